@@ -447,7 +447,9 @@ impl PaidServices {
         let assets = Arc::clone(&config.assets);
         let (payments, task) = Payments::spawn(policy, journal, bounds, assets, &config.limits)?;
         let approver = Arc::new(WebhookCloseApprover::default());
-        let channels = Channels::new(payments.clone(), seller, approver, close_denied);
+        let networks = config.networks.iter().map(network_account).collect::<Result<Vec<_>, _>>()?;
+        let channels =
+            Channels::new(payments.clone(), seller, approver, close_denied).with_networks(networks);
         Ok(Self { payments, channels, task, key, chain, _lock: lock })
     }
 }
@@ -675,6 +677,17 @@ pub fn chain_settings(chain: &config::ChainConfig) -> chain::ChainSettings {
         max_fee: chain.max_fee,
         max_fees_per_day: chain.max_fees_per_day,
     }
+}
+
+/// The payer's account on a network from the configuration; its node is not contacted.
+fn network_account(config: &config::NetworkConfig) -> Result<chain::NetworkAccount, chain::ChainError> {
+    let limits = chain::TransactionLimits {
+        max_fee_per_gas: config.max_fee_per_gas,
+        max_fee: config.max_fee,
+        max_fees_per_day: config.max_fees_per_day,
+        confirm_timeout: config.confirm_timeout,
+    };
+    Ok(chain::NetworkAccount::new(network(config)?, limits))
 }
 
 /// The node of a network from the configuration; not contacted.

@@ -86,7 +86,7 @@
 //! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
 //! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `processes`, `protocol` |
-//! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
+//! | `channels` | operations on channels: open, top up, close, settle; allowances; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys, external signers | `private`, `protocol` |
 //! | `tls` | the local CA, its certificates, root certificates, the certificate of the proxy's own ports | `private` |
 //! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `shutdown` |

@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::endpoints::{
-    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, OPERATE, OperatorDecision, PAUSED, PENDING,
-    PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS, StandingId,
-    Status,
+    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, OPERATE, OperatorDecision,
+    PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened,
+    RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::socket;
-use crate::channels::{Operation, OperationReport, Plan};
+use crate::channels::{AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan};
 use crate::payments::{
     BudgetView, ListedApproval, ListedHold, Listing, PausedHost, PendingApproval, SpendingReport,
 };
@@ -251,6 +251,30 @@ pub async fn operate(path: &Path, operation: &Operation) -> Result<OperationRepo
     within(OPERATE_WITHIN, post(path, OPERATE, operation)).await
 }
 
+/// Returns an allowance, as the `serve` that listens on `path` reads it.
+///
+/// # Errors
+/// The request failed, or the chain cannot be read.
+pub async fn allowance(path: &Path, name: &AllowanceName) -> Result<Permit2Allowance, AdminError> {
+    within(PLAN_WITHIN, post(path, ALLOWANCE, name)).await
+}
+
+/// Returns what it would take the `serve` that listens on `path` to set an allowance.
+///
+/// # Errors
+/// The request failed, or it is not possible.
+pub async fn plan_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<AllowanceChange, AdminError> {
+    within(PLAN_WITHIN, post(path, PLAN_ALLOWANCE, wanted)).await
+}
+
+/// Has the `serve` that listens on `path` set an allowance, and waits for the chain.
+///
+/// # Errors
+/// The request failed, or the allowance was not set, or may not have been.
+pub async fn set_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<Permit2Allowance, AdminError> {
+    within(OPERATE_WITHIN, post(path, SET_ALLOWANCE, wanted)).await
+}
+
 /// Connects to the socket; `None` if no process listens on it.
 async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
     match open(path).await {
@@ -274,7 +298,7 @@ async fn open(path: &Path) -> io::Result<UnixStream> {
 async fn post<T: DeserializeOwned>(
     path: &Path,
     target: &str,
-    operation: &Operation,
+    operation: &impl Serialize,
 ) -> Result<T, AdminError> {
     let stream = open(path).await.map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
     ask(stream, Method::POST, target, json(operation)?).await

@@ -89,6 +89,12 @@ pub(super) const RESUME: &str = "/resume";
 pub(super) const PLAN: &str = "/plan";
 /// Performs an operation.
 pub(super) const OPERATE: &str = "/operate";
+/// Returns an allowance.
+pub(super) const ALLOWANCE: &str = "/allowance";
+/// Returns what it takes to set one.
+pub(super) const PLAN_ALLOWANCE: &str = "/allowance/plan";
+/// Sets one.
+pub(super) const SET_ALLOWANCE: &str = "/allowance/set";
 /// The status if a seller did not sign that a channel be closed, and the policy says to stop there.
 pub(super) const DENIED: StatusCode = StatusCode::FAILED_DEPENDENCY;
 /// Returns the proxy's address and what it has paid.

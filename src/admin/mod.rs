@@ -9,8 +9,8 @@ mod server;
 mod socket;
 
 pub use client::{
-    AdminError, Session, approvals, budgets, channels, decide, end_run, freeze, holds, open_run, operate,
-    paused, pending, plan, resume, revoke, run_report, status,
+    AdminError, Session, allowance, approvals, budgets, channels, decide, end_run, freeze, holds, open_run,
+    operate, paused, pending, plan, plan_allowance, resume, revoke, run_report, set_allowance, status,
 };
 pub use client_count::ClientCount;
 pub use endpoints::RunRequest;

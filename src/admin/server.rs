@@ -24,13 +24,13 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE, OperatorDecision,
-    PAUSED, PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest,
-    STATUS, StandingId, Status,
+    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE,
+    OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT,
+    RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
-use crate::channels::{Channels, Operation, OperationError};
+use crate::channels::{AllowanceName, Channels, Operation, OperationError, Permit2Allowance};
 use crate::shutdown::Shutdown;
 
 /// How long a client may take to send its request head.
@@ -214,9 +214,28 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
                 }
             }
         }
+        (&Method::POST, ALLOWANCE) => match read::<AllowanceName>(body).await {
+            Ok(name) => respond(channels.allowance(name).await),
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
+        (&Method::POST, PLAN_ALLOWANCE) => match read::<Permit2Allowance>(body).await {
+            Ok(wanted) => respond(channels.plan_allowance(wanted).await),
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
+        (&Method::POST, SET_ALLOWANCE) => match read::<Permit2Allowance>(body).await {
+            Ok(wanted) => {
+                // In a task of its own, for the same reason.
+                let channels = channels.clone();
+                match tokio::spawn(async move { channels.set_allowance(wanted).await }).await {
+                    Ok(done) => respond(done),
+                    Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+                }
+            }
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
         _ => {
             let known = "unknown path; valid are GET /about, /budgets, /holds, /channels, /pending, /approvals and /paused, and POST /plan, \
-                         /operate, /decide, /freeze, /revoke, /resume, /run, /run/report and /run/end";
+                         /operate, /allowance, /allowance/plan, /allowance/set, /decide, /freeze, /revoke, /resume, /run, /run/report and /run/end";
             plain(StatusCode::NOT_FOUND, known)
         }
     }

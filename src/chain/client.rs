@@ -60,7 +60,7 @@ impl Chain {
         Ok(Self(Arc::new(ChainState {
             poll_rpc: rpc.with_retry_window(settings.poll_every),
             rpc,
-            daily_fees: DailyFees::new(settings.max_fees_per_day),
+            daily_fees: DailyFees::new("chain", settings.max_fees_per_day),
             settings,
             signer,
             nonces: Nonces::default(),

@@ -17,7 +17,7 @@ use crate::chain::gap::Gaps;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal;
 use crate::chain::refusal::SendRefusal;
-use crate::chain::rpc::At;
+use crate::chain::rpc::{At, Rpc};
 use crate::chain::rpc::{Transaction, TxReceipt};
 use crate::chain::sent::{ConfirmedTx, SentTx};
 use crate::failpoint;
@@ -85,23 +85,9 @@ impl Chain {
         }
     }
 
-    /// Submits a signed transaction: true if the node has it, false if that is unknown.
-    ///
-    /// # Errors
-    /// The node refused it; the error includes the kind of refusal.
+    /// See [`submit`].
     pub(super) async fn submit(&self, raw: &[u8]) -> Result<bool, (SendRefusal, ChainError)> {
-        match self.0.rpc.send(raw).await {
-            Ok(_) => Ok(true),
-            // Development nodes that mine instantly report the revert of a transaction that they have mined.
-            Err(ChainError::Reverted { .. }) => Ok(true),
-            Err(ChainError::NodeRefused { node, method, code, message }) => {
-                match refusal::of_send(&message) {
-                    SendRefusal::AlreadyKnown => Ok(true),
-                    kind => Err((kind, ChainError::NodeRefused { node, method, code, message })),
-                }
-            }
-            Err(_) => Ok(false),
-        }
+        submit(&self.0.rpc, raw).await
     }
 
     /// The channel's state at the head; `None` if the node does not have block `seen` yet.
@@ -303,6 +289,23 @@ impl Chain {
     /// How long to retry transient node errors.
     pub(super) fn retry_window(&self) -> Duration {
         self.0.settings.retry_timeout.min(self.0.settings.confirm_timeout)
+    }
+}
+
+/// Submits a signed transaction: true if the node has it, false if that is unknown.
+///
+/// # Errors
+/// The node refused it; the error includes the kind of refusal.
+pub(super) async fn submit(rpc: &Rpc, raw: &[u8]) -> Result<bool, (SendRefusal, ChainError)> {
+    match rpc.send(raw).await {
+        Ok(_) => Ok(true),
+        // Development nodes that mine instantly report the revert of a transaction that they have mined.
+        Err(ChainError::Reverted { .. }) => Ok(true),
+        Err(ChainError::NodeRefused { node, method, code, message }) => match refusal::of_send(&message) {
+            SendRefusal::AlreadyKnown => Ok(true),
+            kind => Err((kind, ChainError::NodeRefused { node, method, code, message })),
+        },
+        Err(_) => Ok(false),
     }
 }
 

@@ -16,6 +16,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The fees of the transactions that were signed within a day: the most that each can cost, whether it is mined or not.
 #[derive(Debug)]
 pub(super) struct DailyFees {
+    /// The table of the configuration that the limit is in.
+    table: &'static str,
     most: Wei,
     counted: Mutex<CountedFees>,
 }
@@ -30,8 +32,8 @@ struct CountedFees {
 
 impl DailyFees {
     /// Allows fees of `most` within a day.
-    pub(super) fn new(most: Wei) -> Self {
-        Self { most, counted: Mutex::default() }
+    pub(super) fn new(table: &'static str, most: Wei) -> Self {
+        Self { table, most, counted: Mutex::default() }
     }
 
     /// Counts transactions that were signed before this start, by their age; once, however often the start is tried.
@@ -52,7 +54,12 @@ impl DailyFees {
         fees.retain(|(until, _)| *until > now);
         let sum = fees.iter().fold(fee, |sum, (_, fee)| sum.saturating_add(*fee));
         if sum > U256::from(self.most.0) {
-            return Err(too_dear("all transactions of one day", "max_fees_per_day", sum, self.most));
+            return Err(too_dear(
+                "all transactions of one day",
+                (self.table, "max_fees_per_day"),
+                sum,
+                self.most,
+            ));
         }
         fees.push((now + DAY, fee));
         Ok(())
@@ -68,7 +75,7 @@ mod tests {
     #[test]
     fn fees_count_for_a_day_also_across_a_restart() {
         let start = Instant::now();
-        let fees = DailyFees::new(Wei(100));
+        let fees = DailyFees::new("chain", Wei(100));
         for _ in 0..2 {
             fees.restore(&[(20 * HOUR, 30.into()), (30 * HOUR, 99.into())], start);
         }

@@ -138,12 +138,14 @@ pub enum ChainError {
     },
     /// A fee exceeds the configured limit.
     #[error(
-        "{what} would cost {asked}, and chain.{key} allows {allowed}: nothing was sent. Wait until fees are lower, check \
-         what the node suggests, or raise chain.{key}"
+        "{what} would cost {asked}, and {table}.{key} allows {allowed}: nothing was sent. Wait until fees are lower, check \
+         what the node suggests, or raise {table}.{key}"
     )]
     TooDear {
         /// One unit of gas, or the transaction.
         what: &'static str,
+        /// The table of the configuration that the limit is in.
+        table: &'static str,
         /// The key of the limit.
         key: &'static str,
         /// What it would cost at least.
@@ -269,6 +271,84 @@ impl ChainError {
 
     /// The reason in [`Self::NotUnderstood`] for a `null` that is not a valid result.
     pub(super) const NULL: &str = "null: it may not have that block yet";
+}
+
+/// Why an allowance was not set, or may not have been.
+#[derive(Debug, thiserror::Error)]
+pub enum AllowanceError {
+    /// A request to the chain failed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The transaction could not be journalled, so nothing was sent.
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
+    /// There is no token at the address.
+    #[error("{token} is not a token on eip155:{chain_id} ({node}): check the address and the network")]
+    NoToken {
+        /// The address.
+        token: Address,
+        /// The chain ID.
+        chain_id: u64,
+        /// Scheme, host and port of the node.
+        node: Box<str>,
+    },
+    /// There is no contract that could use the allowance.
+    #[error(
+        "eip155:{chain_id} has no contract at {spender}, which would get the allowance: nothing was sent"
+    )]
+    NoSpender {
+        /// The address.
+        spender: Address,
+        /// The chain ID.
+        chain_id: u64,
+    },
+    /// Too little ether for the fee; nothing was sent.
+    #[error("{payer} holds {has} wei and the transaction can cost {needs}: send it {} wei more", needs.saturating_sub(*has))]
+    Underfunded {
+        /// The payer.
+        payer: Address,
+        /// Its balance, in wei.
+        has: U256,
+        /// The most that the transaction can cost, in wei.
+        needs: U256,
+    },
+    /// The token would refuse the transaction; nothing was sent.
+    #[error("the token would refuse the allowance, so nothing was sent: {why}")]
+    WouldFail {
+        /// The revert reason.
+        why: String,
+    },
+    /// The transaction cannot be described to the external signer.
+    #[error("the transaction cannot be described to the signer: {0}")]
+    Unreadable(String),
+    /// The transaction was mined but reverted; only its fee was spent.
+    #[error("the token refused the allowance in transaction {hash}; only its fee was spent")]
+    Failed {
+        /// The transaction.
+        hash: TransactionHash,
+    },
+    /// The transaction was, or may have been, sent, and its outcome is unknown.
+    #[error(
+        "transaction {hash} is not confirmed after {waited:?}{} and may still be mined: look again with \
+         `tollpass approve-token --show`",
+        last.as_ref().map(|error| format!(" ({error})")).unwrap_or_default()
+    )]
+    StillPending {
+        /// The transaction.
+        hash: TransactionHash,
+        /// How long tollpass waited.
+        waited: Duration,
+        /// The last error of the node, if any.
+        last: Option<Box<ChainError>>,
+    },
+    /// An external signer was asked to sign the transaction and gave no clear answer.
+    #[error("{why}. It was asked for the transaction with nonce {nonce}, which tollpass did not send")]
+    UnclearSignature {
+        /// The nonce.
+        nonce: u64,
+        /// What the signer answered.
+        why: NotSigned,
+    },
 }
 
 /// An operation that failed, or whose outcome is unknown.

@@ -36,6 +36,8 @@ const BASE_FEE_HEADROOM: u64 = 2;
 /// The configured fee limits, which hold whatever the node suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caps {
+    /// The table of the configuration that they are in.
+    pub table: &'static str,
     /// Per unit of gas.
     pub per_gas: Wei,
     /// Per transaction.
@@ -44,7 +46,7 @@ pub(super) struct Caps {
 
 impl Caps {
     pub fn of(settings: &ChainSettings) -> Self {
-        Self { per_gas: settings.max_fee_per_gas, whole: settings.max_fee }
+        Self { table: "chain", per_gas: settings.max_fee_per_gas, whole: settings.max_fee }
     }
 
     /// The bid for `gas` units: `fees`, with less headroom for a rising base fee if the limits require it.
@@ -52,14 +54,14 @@ impl Caps {
     /// # Errors
     /// The limits are exceeded even without headroom.
     fn bid(self, fees: Fees, gas: U256) -> Result<Fees, ChainError> {
-        let Self { per_gas, whole } = self;
+        let Self { table, per_gas, whole } = self;
         let now = fees.now();
         if now > U256::from(per_gas.0) {
-            return Err(too_dear("one unit of gas", "max_fee_per_gas", now, per_gas));
+            return Err(too_dear("one unit of gas", (table, "max_fee_per_gas"), now, per_gas));
         }
         let asked = gas.saturating_mul(now);
         if asked > U256::from(whole.0) {
-            return Err(too_dear("the transaction", "max_fee", asked, whole));
+            return Err(too_dear("the transaction", (table, "max_fee"), asked, whole));
         }
         let affordable = U256::from(whole.0).checked_div(gas).unwrap_or(U256::MAX).min(per_gas.0.into());
         Ok(match fees {
@@ -95,8 +97,13 @@ fn price_and_gas(raw: &[u8]) -> Option<(U256, U256)> {
     Some((price.unwrap_or_default(), transaction.gas().copied().unwrap_or_default()))
 }
 
-pub(super) fn too_dear(what: &'static str, key: &'static str, asked: U256, allowed: Wei) -> ChainError {
-    ChainError::TooDear { what, key, asked: Wei(u128::try_from(asked).unwrap_or(u128::MAX)), allowed }
+pub(super) fn too_dear(
+    what: &'static str,
+    (table, key): (&'static str, &'static str),
+    asked: U256,
+    allowed: Wei,
+) -> ChainError {
+    ChainError::TooDear { what, table, key, asked: Wei(u128::try_from(asked).unwrap_or(u128::MAX)), allowed }
 }
 
 impl Fees {
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn caps_cut_the_headroom_first_and_refuse_fees_above_them_without_it() {
         let gwei = |n: u64| U256::from(n) * 1_000_000_000u64;
-        let caps = Caps { per_gas: Wei(50_000_000_000), whole: Wei(40_000_000_000_000) };
+        let caps = Caps { table: "chain", per_gas: Wei(50_000_000_000), whole: Wei(40_000_000_000_000) };
         let gas = U256::from(1_000);
         for (fees, gas, expected) in [
             (Fees::over(gwei(10), Some(gwei(2))), gas, Ok(gwei(22))),

@@ -145,7 +145,10 @@ impl Chain {
                 Err((_, error)) => tracing::warn!(nonce, %transaction, %error, "the node refused a filler"),
             }
         }
-        if gaps.filled == MAX_FILLERS || self.knows_any(nonce).await || self.may_be_pending(nonce).await {
+        if gaps.filled == MAX_FILLERS
+            || self.nonce_view().knows_any(nonce).await
+            || self.may_be_pending(nonce).await
+        {
             return Ok(());
         }
         tracing::warn!(
@@ -172,7 +175,7 @@ impl Chain {
 
     /// Whether the node may have a pending transaction of this account with `nonce`; true if the node does not answer.
     async fn may_be_pending(&self, nonce: u64) -> bool {
-        match self.listed_as_pending().await {
+        match self.nonce_view().listed_as_pending().await {
             Ok(Some(listed)) => listed.contains(&nonce),
             Ok(None) => {
                 let counted = self.0.rpc.waiting_of(self.payer().into()).await;

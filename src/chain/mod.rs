@@ -3,12 +3,14 @@
 //! [`Chain`] is a handle to one channel contract through one JSON-RPC node, for one payer. Anything that must
 //! survive a crash goes to a [`TransactionRecorder`] before the chain layer acts on it.
 
+mod allowance;
 mod client;
 mod confirm;
 mod daily_fees;
 mod error;
 pub mod external;
 mod fees;
+mod free_nonce;
 mod gap;
 pub mod keystore;
 mod microraiden;
@@ -25,8 +27,12 @@ pub mod signer;
 mod transaction;
 mod wallet_signer;
 
+pub use allowance::{
+    Allowance, AllowancePlan, AllowanceRecorder, AllowanceTransaction, Allowances, NetworkAccount,
+    TransactionLimits,
+};
 pub use client::Chain;
-pub use error::{ChainError, NotRecorded, OpError};
+pub use error::{AllowanceError, ChainError, NotRecorded, OpError};
 #[cfg(feature = "testing")]
 pub use error::{PinSource, Underfunded};
 pub(crate) use fees::most_it_costs;

@@ -52,13 +52,23 @@ impl Network {
         Ok(Self { rpc, settings: Arc::new(settings) })
     }
 
+    /// The chain ID of the network.
+    pub(super) fn chain_id(&self) -> u64 {
+        self.settings.chain_id
+    }
+
+    /// How many confirmations something needs; at least 1.
+    pub(super) fn confirmations(&self) -> u32 {
+        self.settings.confirmations.max(1)
+    }
+
     /// The newest block with enough confirmations, after a check that the node follows this network.
     ///
     /// # Errors
     /// The node follows another one, or gives no usable answer.
     pub async fn confirmed_block(&self) -> Result<ConfirmedBlock, ChainError> {
         let head = self.checked().await?.head().await?;
-        let number = head.saturating_sub(u64::from(self.settings.confirmations.max(1)) - 1);
+        let number = head.saturating_sub(u64::from(self.confirmations()) - 1);
         let unusable = |why: &str| ChainError::NotUnderstood {
             node: self.rpc.shown().to_owned(),
             method: "eth_getBlockByNumber",

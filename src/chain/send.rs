@@ -11,6 +11,7 @@ use crate::chain::client::ContractConstants;
 use crate::chain::error::{ChainError, OpError, TransactionHash, Underfunded};
 use crate::chain::fees;
 use crate::chain::fees::{Caps, Fees};
+use crate::chain::free_nonce::NonceView;
 use crate::chain::nonces::NonceTurn;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
@@ -32,10 +33,6 @@ pub(super) struct TransactionStep {
 
 /// How often a transaction is signed again because its nonce was taken.
 const NONCE_ATTEMPTS: usize = 8;
-/// How often to ask a node that counts more pending transactions than are known.
-const PENDING_POLLS: u32 = 3;
-/// The longest pause between these.
-const PENDING_PAUSE: Duration = Duration::from_secs(1);
 
 impl Chain {
     /// Signs, journals and sends one step, holding the [`NonceTurn`] so that nonces are consecutive.
@@ -135,49 +132,14 @@ impl Chain {
         }
     }
 
-    /// The lowest nonce that no known transaction has. The node's pending count is trusted only as far as it can be
-    /// verified: a count that is too high would leave a gap, behind which nothing is ever mined.
+    /// See [`NonceView::free`].
     async fn free_nonce(&self, turn: &NonceTurn<'_>, at_least: u64) -> Result<u64, ChainError> {
-        let (rpc, payer) = (&self.0.rpc, self.payer().into());
-        let mut polls = 1;
-        loop {
-            let mined = rpc.mined_of(payer).await?;
-            let waiting = rpc.waiting_of(payer).await?.unwrap_or(mined);
-            if turn.is_behind(mined) {
-                if polls < PENDING_POLLS {
-                    polls += 1;
-                    tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
-                    continue;
-                }
-                // The node does not lag: there was a reorganisation.
-                turn.undone_from(mined);
-            }
-            let mut free = turn.first_free(mined, at_least);
-            while free < waiting && self.knows_any(free).await {
-                free = turn.first_free(mined, free + 1);
-            }
-            if free >= waiting {
-                return Ok(free);
-            }
-            if polls == PENDING_POLLS {
-                // If the node does not list them, no other transactions are known.
-                let listed = self.listed_as_pending().await?.unwrap_or_default();
-                while free < waiting && listed.contains(&free) {
-                    free = turn.first_free(mined, free + 1);
-                }
-                if free < waiting {
-                    tracing::warn!(
-                        nonce = free,
-                        counted = waiting,
-                        "the node counts more transactions of this account than it lists; using the lowest free \
-                         nonce. If another program uses the same key, give it a key of its own"
-                    );
-                }
-                return Ok(free);
-            }
-            polls += 1;
-            tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
-        }
+        self.nonce_view().free(turn, at_least).await
+    }
+
+    pub(super) fn nonce_view(&self) -> NonceView<'_> {
+        let poll_every = self.0.settings.poll_every;
+        NonceView { rpc: &self.0.rpc, nonces: &self.0.nonces, payer: self.payer().into(), poll_every }
     }
 
     /// A transaction that was signed to move money for the same receiver with another nonce and that the node still
@@ -200,23 +162,6 @@ impl Chain {
             }
         }
         Ok(None)
-    }
-
-    /// The nonces of this account's transactions in the pending block; `None` if the node does not offer it.
-    pub(super) async fn listed_as_pending(&self) -> Result<Option<Vec<u64>>, ChainError> {
-        let payer = self.payer().into();
-        let block = self.0.rpc.pending_block().await?;
-        Ok(block.map(|block| block.of(payer).map(|listed| listed.nonce.low_u64()).collect()))
-    }
-
-    /// Whether the node has one of the transactions signed for a nonce.
-    pub(super) async fn knows_any(&self, nonce: u64) -> bool {
-        for signed in self.0.nonces.signed_at(nonce) {
-            if matches!(self.0.rpc.transaction(signed.hash).await, Ok(Some(_))) {
-                return true;
-            }
-        }
-        false
     }
 
     /// Whether the node has the transaction; true if it does not answer.

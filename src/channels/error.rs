@@ -2,7 +2,7 @@
 
 use super::seller::SellerError;
 use crate::chain::signer::NotSigned;
-use crate::chain::{ChainError, OpError};
+use crate::chain::{AllowanceError, ChainError, NotRecorded, OpError};
 use crate::payments::ChannelAccessError;
 use crate::protocol::{Amount, ChannelId};
 
@@ -18,6 +18,17 @@ pub enum OperationError {
     /// The operation cannot be executed, or its outcome is unknown.
     #[error(transparent)]
     ChannelOp(#[from] OpError),
+    /// The allowance was not set, or may not have been.
+    #[error(transparent)]
+    Allowance(#[from] AllowanceError),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
+    /// No node of the network is known.
+    #[error(
+        "no node of eip155:{0} is configured: add a [[network]] with id = \"eip155:{0}\" and its rpc_url"
+    )]
+    NoNetwork(u64),
     /// The contract no longer has the channel.
     #[error("the contract has no channel {0}: it is settled")]
     Settled(ChannelId),

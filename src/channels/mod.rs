@@ -1,6 +1,7 @@
 //! Operations on channels for the command line, the shutdown of `serve` and the idle-channel reaper: open, top up,
-//! close with or without the seller, settle, and sync with the chain.
+//! close with or without the seller, settle, and sync with the chain; and allowances, which the same key sends.
 
+mod allowances;
 mod approver;
 mod close;
 mod error;
@@ -11,6 +12,7 @@ mod seller_client;
 mod service;
 mod totals;
 
+pub use allowances::{AllowanceChange, AllowanceName, Permit2Allowance};
 pub use approver::{CloseApprovalRequest, CloseApprover};
 pub use error::OperationError;
 pub use operate::{ClosingTotal, Operation, OperationReport, Plan, PlannedAction};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::approver::CloseApprover;
 use super::seller::SellerEndpoint;
+use crate::chain::NetworkAccount;
 use crate::payments::Payments;
 use crate::protocol::policy::{CloseDenied, Hook};
 
@@ -14,6 +15,8 @@ pub struct Channels {
     pub(super) seller: Arc<dyn SellerEndpoint>,
     pub(super) approver: Arc<dyn CloseApprover>,
     pub(super) close_denied: Hook<CloseDenied>,
+    /// The payer's accounts on the networks without channels.
+    pub(super) networks: Arc<[Arc<NetworkAccount>]>,
 }
 
 impl Channels {
@@ -26,7 +29,13 @@ impl Channels {
         approver: Arc<dyn CloseApprover>,
         close_denied: Hook<CloseDenied>,
     ) -> Self {
-        Self { payments, seller, approver, close_denied }
+        Self { payments, seller, approver, close_denied, networks: Arc::default() }
+    }
+
+    /// The same with the payer's accounts on networks without channels, for allowances.
+    #[must_use]
+    pub fn with_networks(self, networks: impl IntoIterator<Item = NetworkAccount>) -> Self {
+        Self { networks: networks.into_iter().map(Arc::new).collect(), ..self }
     }
 
     /// The payment service that owns the channels.

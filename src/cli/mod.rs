@@ -2,6 +2,7 @@
 
 pub mod approvals;
 pub mod approve;
+pub mod approve_token;
 pub mod budget;
 pub mod ca;
 pub mod channels;
@@ -21,6 +22,7 @@ pub mod ledger;
 mod output;
 pub mod pending;
 mod process;
+mod progress;
 pub mod report;
 pub mod resume;
 pub mod run;
@@ -92,6 +94,8 @@ pub enum Command {
     Deny(approve::DenyArgs),
     /// List and revoke the approvals of `tollpass approve --always`
     Approvals(approvals::ApprovalsArgs),
+    /// Let Permit2 move a stated amount of a token, or show how much it may move
+    ApproveToken(approve_token::ApproveTokenArgs),
     /// List, open, top up, close and settle payment channels
     Channels(channels::ChannelsArgs),
     /// List payments, add them up, and verify that no row was changed
@@ -130,6 +134,7 @@ impl Command {
             | Self::Approve(_)
             | Self::Deny(_)
             | Self::Approvals(_)
+            | Self::ApproveToken(_)
             | Self::Channels(_)
             | Self::Ledger(_)
             | Self::Budget(_)
@@ -152,6 +157,7 @@ impl Command {
             | Self::Approve(_)
             | Self::Deny(_)
             | Self::Approvals(_)
+            | Self::ApproveToken(_)
             | Self::Channels(_)
             | Self::Ledger(_)
             | Self::Status(_)
@@ -216,6 +222,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Approve(args) => wait_for(approve::approve(args)),
         Command::Deny(args) => wait_for(approve::deny(args)),
         Command::Approvals(args) => wait_for(approvals::run(args)),
+        Command::ApproveToken(args) => wait_for(approve_token::run(args)),
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ledger(args) => wait_for(ledger::run(args)),
         Command::Budget(args) => wait_for(budget::run(args)),

@@ -17,15 +17,15 @@ pub(super) const CONFIRMATIONS: Quantity = count(1, 1..=1000);
 const START_BLOCK: Quantity = count(0, 0..=u64::MAX);
 const POLL_EVERY: Quantity = time(2 * SECOND, MILLISECOND..=HOUR);
 pub(super) const REQUEST_TIMEOUT: Quantity = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
-const CONFIRM_TIMEOUT: Quantity = time(10 * MINUTE, MILLISECOND..=DAY);
+pub(super) const CONFIRM_TIMEOUT: Quantity = time(10 * MINUTE, MILLISECOND..=DAY);
 const LOG_RANGE: Quantity = count(10_000, 1..=10_000_000);
 pub(super) const RETRY_TIMEOUT: Quantity = time(20 * SECOND, MILLISECOND..=HOUR);
 /// 500 gwei.
-const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
+pub(super) const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
 /// 0.1 ETH.
-const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
+pub(super) const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
 /// 1 ETH.
-const MAX_FEES_PER_DAY: Wei = Wei(1_000_000_000_000_000_000);
+pub(super) const MAX_FEES_PER_DAY: Wei = Wei(1_000_000_000_000_000_000);
 
 /// The URL of a node.
 pub(super) const RPC_URL: Shape = Shape::Text("^https?://.");
@@ -134,12 +134,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<ChainConfig> {
         )),
         id => Ok(id),
     });
-    let fee = |key, default| {
-        section.bounded(key, default, Wei(1)..=Wei(u128::MAX), values::wei, |wei| wei.to_string())
-    };
-    let max_fee_per_gas = fee("max_fee_per_gas", MAX_FEE_PER_GAS);
-    let max_fee = fee("max_fee", MAX_FEE);
-    let max_fees_per_day = fee("max_fees_per_day", MAX_FEES_PER_DAY);
+    let max_fee_per_gas = fee(section, "max_fee_per_gas", MAX_FEE_PER_GAS);
+    let max_fee = fee(section, "max_fee", MAX_FEE);
+    let max_fees_per_day = fee(section, "max_fees_per_day", MAX_FEES_PER_DAY);
     Some(ChainConfig {
         rpc_url: rpc_url?,
         channel_manager: channel_manager?,
@@ -155,4 +152,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<ChainConfig> {
         max_fee,
         max_fees_per_day,
     })
+}
+
+/// A limit on fees, in wei.
+pub(super) fn fee(section: &Section<'_>, key: &'static str, default: Wei) -> Wei {
+    section.bounded(key, default, Wei(1)..=Wei(u128::MAX), values::wei, |wei| wei.to_string())
 }

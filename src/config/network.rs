@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use ::config::Value;
+use serde_json::json;
 
 use super::asset::{NETWORK, network};
-use super::chain::{CONFIRMATIONS, REQUEST_TIMEOUT, RETRY_TIMEOUT, RPC_URL, rpc_url};
+use super::chain::{
+    CONFIRM_TIMEOUT, CONFIRMATIONS, MAX_FEE, MAX_FEE_PER_GAS, MAX_FEES_PER_DAY, REQUEST_TIMEOUT,
+    RETRY_TIMEOUT, RPC_URL, fee, rpc_url,
+};
 use super::key::{Shape, Table, keys};
 use super::raw_value::{InvalidValue, quoted};
 use super::section::{Issues, Section, entries};
 use super::values::RpcUrl;
+use crate::protocol::Wei;
 
 pub(super) const MAX_NETWORKS: usize = 100;
 
@@ -29,6 +34,14 @@ pub(super) static NETWORK_NODE: Table = Table::new(
         /// How long to retry after temporary errors of the node, such as 429 or a lost connection, with growing pauses (or as
         /// Retry-After says).
         "retry_timeout": Shape::Quantity(RETRY_TIMEOUT),
+        /// How long a transaction of `tollpass approve-token`, the only ones here, may take to be confirmed.
+        "confirm_timeout": Shape::Quantity(CONFIRM_TIMEOUT),
+        /// Limits on the fee of each of them, per unit of gas and in total, whatever the node suggests.
+        "max_fee_per_gas": Shape::Ether; or(|| json!(MAX_FEE_PER_GAS.to_string())),
+        /// Limits on the fee of each of them, per unit of gas and in total, whatever the node suggests.
+        "max_fee": Shape::Ether; or(|| json!(MAX_FEE.to_string())),
+        /// The limit on the fees of those that are signed within 24 hours, at the most that each can cost.
+        "max_fees_per_day": Shape::Ether; or(|| json!(MAX_FEES_PER_DAY.to_string())),
     },
 );
 
@@ -47,6 +60,14 @@ pub struct NetworkConfig {
     pub request_timeout: Duration,
     /// How long to retry after temporary errors of the node.
     pub retry_timeout: Duration,
+    /// How long a transaction may take to be confirmed.
+    pub confirm_timeout: Duration,
+    /// The most to pay for one unit of gas.
+    pub max_fee_per_gas: Wei,
+    /// The most that one transaction may cost in fees.
+    pub max_fee: Wei,
+    /// The most that the transactions of one day may cost in fees.
+    pub max_fees_per_day: Wei,
 }
 
 /// Reads all `[[network]]` entries.
@@ -80,7 +101,22 @@ fn read(section: &Section<'_>) -> Option<NetworkConfig> {
     let confirmations = section.count("confirmations", CONFIRMATIONS);
     let request_timeout = section.time("request_timeout", REQUEST_TIMEOUT);
     let retry_timeout = section.time("retry_timeout", RETRY_TIMEOUT);
+    let confirm_timeout = section.time("confirm_timeout", CONFIRM_TIMEOUT);
+    let max_fee_per_gas = fee(section, "max_fee_per_gas", MAX_FEE_PER_GAS);
+    let max_fee = fee(section, "max_fee", MAX_FEE);
+    let max_fees_per_day = fee(section, "max_fees_per_day", MAX_FEES_PER_DAY);
     // An invalid value has been reported.
     let (id, chain_id) = id?;
-    Some(NetworkConfig { id, chain_id, rpc_url: rpc_url?, confirmations, request_timeout, retry_timeout })
+    Some(NetworkConfig {
+        id,
+        chain_id,
+        rpc_url: rpc_url?,
+        confirmations,
+        request_timeout,
+        retry_timeout,
+        confirm_timeout,
+        max_fee_per_gas,
+        max_fee,
+        max_fees_per_day,
+    })
 }

@@ -8,7 +8,7 @@ use revm::context::{BlockEnv, TxEnv};
 use revm::database::{CacheDB, EmptyDB};
 use revm::primitives::hardfork::SpecId;
 use revm::primitives::{self, TxKind};
-use revm::state::AccountInfo;
+use revm::state::{AccountInfo, Bytecode};
 use revm::{Context, Database, DatabaseRef, ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext};
 
 /// The state of all accounts.
@@ -79,6 +79,14 @@ impl EvmState {
             address.0.into(),
             AccountInfo { balance: wide(balance), ..AccountInfo::default() },
         );
+    }
+
+    /// Places code at an address; what else the account has stays.
+    pub fn install(&mut self, address: H160, code: &Bytes) {
+        let code = Bytecode::new_raw(code.to_vec().into());
+        let account = self.account(address).unwrap_or_default();
+        let account = AccountInfo { code_hash: code.hash_slow(), code: Some(code), ..account };
+        self.accounts.insert_account_info(address.0.into(), account);
     }
 
     /// Makes the hash of a mined block available to contracts.

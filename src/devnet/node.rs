@@ -186,6 +186,12 @@ impl Node {
         }
     }
 
+    /// Places code at an address, and mines a block with it.
+    pub fn install(&mut self, address: H160, code: &Bytes) -> Result<(), Fault> {
+        self.world.install(address, code);
+        self.mine(1, 1)
+    }
+
     /// Takes a snapshot of the whole state.
     pub fn snapshot(&mut self) -> u64 {
         let id = self.next_snapshot;

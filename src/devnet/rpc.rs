@@ -112,6 +112,11 @@ pub(super) fn methods(control: Arc<Control>) -> Result<RpcModule<Control>, Regis
         Ok(json!("0x0"))
     })?;
     add("anvil_mine", mine)?;
+    add("anvil_setCode", |params, control| {
+        let (address, code): (H160, Bytes) = params.parse()?;
+        control.node().install(address, &code)?;
+        Ok(Value::Null)
+    })?;
     add("evm_snapshot", |_, control| Ok(json!(U64::from(control.node().snapshot()))))?;
     add("evm_revert", |params, control| {
         let id: U64 = params.one()?;

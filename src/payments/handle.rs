@@ -312,8 +312,13 @@ impl Payments {
         Ok(())
     }
 
+    /// The wallet; `None` until its key is unlocked.
+    pub(super) fn wallet(&self) -> Option<&Wallet> {
+        self.engine.payer.get()
+    }
+
     /// Waits for work on the journal; `None` if the service has stopped.
-    async fn with_journal<T: Send + 'static>(
+    pub(super) async fn with_journal<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
     ) -> Option<Result<T, JournalError>> {

@@ -5,6 +5,7 @@
 
 mod account;
 mod actor;
+mod allowances;
 mod approvals;
 mod channel_lock;
 mod clock;

@@ -37,6 +37,10 @@ impl Wallet {
         Self { signer, account: OnceLock::new() }
     }
 
+    pub(super) fn signer(&self) -> &Arc<WalletSigner> {
+        &self.signer
+    }
+
     pub(super) fn account(&self) -> Option<Account> {
         self.account.get().copied()
     }

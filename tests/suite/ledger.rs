@@ -267,6 +267,7 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
         "paused_host",
         "fee",
         "paid_price",
+        "allowance",
     ];
     let drops: String = tables.iter().map(|table| format!("DROP TABLE {table}; ")).collect();
     let columns: String = ["purchase", "payer", "payment", "valid_before", "taken_until", "signature"]
@@ -315,7 +316,7 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
              DROP TABLE paid_price; ALTER TABLE paused_host DROP COLUMN is_price_rise;
              ALTER TABLE authorization DROP COLUMN purchase; ALTER TABLE authorization DROP COLUMN payer; ALTER TABLE authorization DROP COLUMN payment;
              ALTER TABLE authorization DROP COLUMN valid_before; ALTER TABLE authorization DROP COLUMN taken_until;
-             ALTER TABLE authorization DROP COLUMN signature;
+             ALTER TABLE authorization DROP COLUMN signature; DROP TABLE allowance;
              PRAGMA user_version = 10;",
         )
         .unwrap();

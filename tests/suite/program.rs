@@ -1,6 +1,7 @@
 //! The real program as users run it: its output, the files it leaves, and its exit.
 
 mod access;
+mod allowances;
 mod budgets;
 mod ca;
 mod channels;

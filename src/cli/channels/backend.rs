@@ -1,4 +1,4 @@
-//! Executes operations on channels: through the admin socket of the running proxy or, if none is running, with a
+//! Executes operations on channels, and on allowances: through the admin socket of the running proxy or, if none is running, with a
 //! payment service in this process on the same state directory.
 
 use std::path::PathBuf;
@@ -7,19 +7,22 @@ use anyhow::{Context as _, bail};
 
 use crate::admin;
 use crate::app::StandalonePayments;
-use crate::channels::{Operation, OperationReport, Plan};
+use crate::channels::{AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan};
 use crate::config::Config;
 use crate::payments::Listing;
 
 /// A running proxy, or a payment service in this process.
-pub(super) enum Backend {
+pub(in crate::cli) enum Backend {
     Running(PathBuf),
     Local(Box<StandalonePayments>),
 }
 
 impl Backend {
     /// Finds the running proxy, or opens the journal and syncs with the chain.
-    pub(super) async fn open(state_dir: Option<PathBuf>, config: Option<Config>) -> anyhow::Result<Self> {
+    pub(in crate::cli) async fn open(
+        state_dir: Option<PathBuf>,
+        config: Option<Config>,
+    ) -> anyhow::Result<Self> {
         let directory = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
         let directory = directory.context("give --config or --state-dir")?;
         let socket = admin::socket(&directory);
@@ -33,7 +36,7 @@ impl Backend {
         Ok(Self::Local(Box::new(StandalonePayments::open(config).await?)))
     }
 
-    pub(super) async fn listing(&self) -> anyhow::Result<Listing> {
+    pub(in crate::cli) async fn listing(&self) -> anyhow::Result<Listing> {
         match self {
             Self::Running(socket) => {
                 admin::channels(socket).await?.context("the proxy has stopped in the meantime")
@@ -44,22 +47,49 @@ impl Backend {
         }
     }
 
-    pub(super) async fn plan(&self, operation: &Operation) -> anyhow::Result<Plan> {
+    pub(in crate::cli) async fn plan(&self, operation: &Operation) -> anyhow::Result<Plan> {
         match self {
             Self::Running(socket) => Ok(admin::plan(socket, operation).await?),
             Self::Local(backend) => Ok(backend.channels().plan(operation).await?),
         }
     }
 
-    pub(super) async fn operate(&self, operation: &Operation) -> anyhow::Result<OperationReport> {
+    pub(in crate::cli) async fn operate(&self, operation: &Operation) -> anyhow::Result<OperationReport> {
         match self {
             Self::Running(socket) => Ok(admin::operate(socket, operation).await?),
             Self::Local(backend) => Ok(backend.channels().operate(operation.clone()).await?),
         }
     }
 
+    pub(in crate::cli) async fn allowance(&self, name: &AllowanceName) -> anyhow::Result<Permit2Allowance> {
+        match self {
+            Self::Running(socket) => Ok(admin::allowance(socket, name).await?),
+            Self::Local(backend) => Ok(backend.channels().allowance(*name).await?),
+        }
+    }
+
+    pub(in crate::cli) async fn plan_allowance(
+        &self,
+        wanted: &Permit2Allowance,
+    ) -> anyhow::Result<AllowanceChange> {
+        match self {
+            Self::Running(socket) => Ok(admin::plan_allowance(socket, wanted).await?),
+            Self::Local(backend) => Ok(backend.channels().plan_allowance(*wanted).await?),
+        }
+    }
+
+    pub(in crate::cli) async fn set_allowance(
+        &self,
+        wanted: &Permit2Allowance,
+    ) -> anyhow::Result<Permit2Allowance> {
+        match self {
+            Self::Running(socket) => Ok(admin::set_allowance(socket, wanted).await?),
+            Self::Local(backend) => Ok(backend.channels().set_allowance(*wanted).await?),
+        }
+    }
+
     /// Closes a payment service in this process.
-    pub(super) async fn close(self) {
+    pub(in crate::cli) async fn close(self) {
         if let Self::Local(backend) = self {
             backend.close().await;
         }

@@ -1,7 +1,7 @@
 //! `tollpass channels`: lists and operates on payment channels, through the running proxy or, if none is running, on
 //! the journal itself.
 
-mod backend;
+pub(super) mod backend;
 pub mod operate;
 mod words;
 

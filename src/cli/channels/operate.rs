@@ -1,9 +1,6 @@
-//! `tollpass channels open|topup|close|settle|sync`: prints the plan and its cost, asks for confirmation, executes it,
-//! and shows progress while a transaction confirms.
+//! `tollpass channels open|topup|close|settle|sync`: prints the plan and its cost, asks for confirmation, and executes it.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -14,6 +11,7 @@ use crate::admin::AdminError;
 use crate::channels::{Operation, OperationError, OperationReport};
 use crate::cli::confirm::agreed;
 use crate::cli::output::{print, tell};
+use crate::cli::progress::with_progress;
 use crate::payments::ListedChannel;
 use crate::protocol::{Address, Amount, ChannelId};
 
@@ -89,9 +87,6 @@ pub struct CloseArgs {
     pub seller: Option<String>,
 }
 
-/// The interval of progress output while a transaction confirms.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Executes a command's operations one after the other.
 pub(super) async fn run(
     backend: &Backend,
@@ -158,26 +153,7 @@ async fn one(
     if !is_agreed && !agreed()? {
         return Ok(None);
     }
-    let begun = Instant::now();
-    let doing = backend.operate(operation);
-    tokio::pin!(doing);
-    let mut progress = tokio::time::interval_at((begun + PROGRESS_INTERVAL).into(), PROGRESS_INTERVAL);
-    let is_terminal = std::io::stderr().is_terminal();
-    loop {
-        tokio::select! {
-            done = &mut doing => {
-                if is_terminal {
-                    tell("");
-                }
-                return done.map(Some);
-            }
-            _ = progress.tick() => {
-                if is_terminal {
-                    let _ = write!(io::stderr(), "\rwaiting for the chain … {} s", begun.elapsed().as_secs());
-                }
-            }
-        }
-    }
+    with_progress(backend.operate(operation)).await.map(Some)
 }
 
 async fn operations(backend: &Backend, command: ChannelCommand) -> anyhow::Result<Vec<Operation>> {

@@ -23,7 +23,7 @@ use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Draft, Inten
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
 
 /// How long the fees of transactions are kept, in seconds: longer than they count.
-const FEES_KEPT: u64 = 2 * 24 * 3600;
+pub(super) const FEES_KEPT: u64 = 2 * 24 * 3600;
 
 /// The row of an account: one payer on one contract of one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Journal {
             (self.channels(id)?, self.prices(id, account)?, self.seller_urls(id)?);
         let (closing_signatures, cursor) = (self.closing_signatures(id)?, cursor as u64);
         let (hosts, deposits, holds) = (self.hosts(id)?, self.deposits(id)?, self.holds(id)?);
-        let fees = self.fees(id)?;
+        let fees = self.fees(id, account)?;
         Ok(StoredAccount {
             id: AccountId(id),
             channels,
@@ -279,11 +279,15 @@ impl Journal {
         deposits.query_map([book], read)?.collect()
     }
 
-    fn fees(&self, book: i64) -> rusqlite::Result<Vec<(Duration, U256)>> {
+    /// The fees of the account's transactions, with those of its allowances on the same network.
+    fn fees(&self, book: i64, account: &Account) -> rusqlite::Result<Vec<(Duration, U256)>> {
         let now = unix_time();
         let kept = now.saturating_sub(FEES_KEPT) as i64;
         self.connection.execute("DELETE FROM fee WHERE book = ?1 AND at < ?2", params![book, kept])?;
-        let mut fees = self.connection.prepare("SELECT at, most FROM fee WHERE book = ?1")?;
+        let mut fees = self.connection.prepare(
+            "SELECT at, most FROM fee WHERE book = ?1
+             UNION ALL SELECT at, most FROM allowance WHERE chain_id = ?2 AND payer = ?3",
+        )?;
         let read = |row: &Row<'_>| {
             // If the clock was set back, it counts as signed just now.
             let age = now.saturating_sub(row.get::<_, i64>(0)? as u64);
@@ -291,7 +295,7 @@ impl Journal {
             // What is unreadable was changed by hand: it allows nothing for a day.
             Ok((Duration::from_secs(age), most.unwrap_or(U256::MAX)))
         };
-        fees.query_map([book], read)?.collect()
+        fees.query_map(params![book, account.chain_id as i64, account.payer.to_string()], read)?.collect()
     }
 
     fn closing_signatures(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, ClosingSignature)>> {

@@ -4,6 +4,7 @@
 //! text. Every write is one durable transaction (write-ahead log, synchronous = FULL), except that rows of the ledger
 //! become durable with the next write.
 
+mod allowances;
 mod approvals;
 mod budgets;
 mod error;

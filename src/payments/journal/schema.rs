@@ -25,6 +25,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     PAID_PRICES,
     PURCHASES,
     SIGNATURES,
+    ALLOWANCES,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -222,6 +223,19 @@ const PURCHASES: &str = "
 /// Version 15: an external signer's signature of an authorization.
 const SIGNATURES: &str = "
     ALTER TABLE authorization ADD COLUMN signature TEXT;";
+/// Version 16: transactions of the last day that set allowances, by the hash that was signed, and the most that each can cost,
+/// in wei. `body` is what was signed or, until an external signer has answered, what it is asked for.
+const ALLOWANCES: &str = "
+    CREATE TABLE allowance (
+        chain_id INTEGER NOT NULL,
+        payer TEXT NOT NULL,
+        hash TEXT NOT NULL,
+        nonce INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        most TEXT NOT NULL,
+        PRIMARY KEY (chain_id, payer, hash)
+    );";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

@@ -19,7 +19,7 @@ pub use channel_verdict::{Holding, Verdict, Violation};
 pub use malformed::Malformed;
 pub use name::SchemeName;
 pub use scheme::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme};
-pub use x402::SignIn;
+pub use x402::{PERMIT2, SignIn};
 
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;

@@ -64,6 +64,11 @@ impl Market {
         self.call(index, contracts::channel_manager(), self.manager, function, arguments).await;
     }
 
+    /// Places code at an address.
+    pub async fn place(&self, address: &str, code: &str) {
+        let _: Value = self.node.request("anvil_setCode", rpc_params![address, code]).await.unwrap();
+    }
+
     /// Mines empty blocks.
     pub async fn mine(&self, blocks: u64) {
         for _ in 0..blocks {
