@@ -1,4 +1,4 @@
-// Compiles the contracts of the development chain.
+// Compiles contracts: those of the development chain, and those of the tests.
 // usage: node compile.cjs MODULES SOURCES OUTPUT [--check]
 //   MODULES  node_modules that holds solc
 //   SOURCES  directory with the .sol files
@@ -9,7 +9,6 @@ const path = require("node:path");
 
 const [modules, sources, output, mode] = process.argv.slice(2);
 const solc = require(path.join(path.resolve(modules), "solc"));
-const wanted = ["AuthorizedToken", "ChannelManager", "PlainToken", "Token"];
 
 const input = {
   language: "Solidity",
@@ -35,8 +34,11 @@ for (const problem of problems) console.error(problem.formattedMessage);
 if (problems.length > 0) process.exit(1);
 
 const compiled = {};
-for (const name of wanted) {
-  const contract = result.contracts[`${name}.sol`][name];
+for (const file of Object.keys(input.sources)) {
+  const name = path.basename(file, ".sol");
+  const contract = result.contracts[file][name];
+  // An abstract contract has no code.
+  if (!contract.evm.bytecode.object) continue;
   compiled[name] = { abi: contract.abi, bytecode: `0x${contract.evm.bytecode.object}` };
 }
 const text = `${JSON.stringify(compiled, null, 1)}\n`;

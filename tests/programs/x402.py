@@ -32,6 +32,7 @@ from pathlib import Path
 from check import HERE, PATIENCE, is_setting
 
 COMPILED = HERE.parents[1] / "src/devnet/contracts/compiled.json"
+COMPILED_HERE = HERE / "x402/contracts/compiled.json"
 # Version 1 knows networks by their names only: this one is Base Sepolia to all.
 CHAIN = 84532
 NETWORK, NETWORK_V1 = f"eip155:{CHAIN}", "base-sepolia"
@@ -47,6 +48,15 @@ MINTER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
 # A well-known key, hence worth nothing: that of anvil's fourth account.
 PAYER = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 PAYER_KEY = "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6"
+
+# Permit2 as it was created on all networks: by this contract, with this salt, so that its code decides its address.
+PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
+CREATOR = "0x4e59b44847b379578588920cA78FbF26c0B4956C"
+SALT = "0000000000000000000000000000000000000000d3af2663da51c10215000000"
+# The contract of x402 that redeems payments by Permit2.
+EXACT_PROXY = "0x402085c248EeA27D92E8b30b2C58ed07f9E20001"
+# A token without EIP-3009, of which tollpass knows no name.
+STRICT_SYMBOL = "STRICT"
 
 # Milliseconds: a seller waits so long for its facilitator, a facilitator for a receipt, an impatient one for that, and so
 # long nothing is said where a fault is silence.
@@ -75,6 +85,18 @@ token = "{token}"
 decimals = 6
 eip712_name = "{name}"
 eip712_version = "{version}"
+[[asset]]
+symbol = "{strict_symbol}"
+network = "{network}"
+token = "{strict}"
+decimals = 6
+[[network]]
+id = "{network}"
+rpc_url = "{rpc}"
+[[pay]]
+host = "127.0.0.1"
+port = {permit2_port}
+max_price = "{price} units of {strict_symbol}"
 [[pay]]
 host = "127.0.0.1"
 max_price = "{price} units of {symbol}"
@@ -174,6 +196,7 @@ class Check:
                     self.start_payer()
                     self.by_programs()
                     self.by_signing_in()
+                    self.by_permit2()
             if self.options.tollpass:
                 self.expect_ledger()
         finally:
@@ -186,6 +209,7 @@ class Check:
         self.chain = Chain(self.start_anvil())
         self.token = self.chain.deploy("AuthorizedToken")
         self.chain.mint(self.token, PAYER, 10**12)
+        self.place_permit2()
         # Node looks for packages beside the script.
         for script in (HERE / "x402").glob("*.mjs"):
             shutil.copy(script, self.beside())
@@ -203,10 +227,23 @@ class Check:
             "v1": self.node("seller_v1", **offer, network=NETWORK_V1),
             "python": self.start("seller.py", python),
         }
+        permit2 = self.node("seller", **{**offer, "token": self.strict}, chain=CHAIN, method="permit2")
+        self.permit2 = first_line(permit2)
         print(json.dumps({name: first_line(child) for name, child in sellers.items()}), file=faults.stdin, flush=True)
         self.sellers = json.loads(first_line(faults))
         # No fault stands between them: what is signed names the seller's own address.
         self.remembering = first_line(self.node("seller_sign_in", **offer, chain=CHAIN))
+
+    def place_permit2(self):
+        """Permit2 itself, the contract that redeems payments by it, and a token that has no other way."""
+        code = (self.options.node_modules / f"hardhat-predeploy/bin/{PERMIT2}.bytecode").read_bytes()
+        self.chain.send(to=CREATOR, data=f"0x{SALT}{code.hex()}")
+        if self.chain.code(PERMIT2) == "0x":
+            raise SystemExit("the code of Permit2 is another")
+        proxy = self.chain.deploy("ExactProxy", COMPILED_HERE)
+        self.chain.call("anvil_setCode", EXACT_PROXY, self.chain.code(proxy))
+        self.strict = self.chain.deploy("StrictToken", COMPILED_HERE)
+        self.chain.mint(self.strict, PAYER, 10**12)
 
     def start_payer(self):
         """Starts tollpass or, without it, a payer to compare with."""
@@ -219,7 +256,9 @@ class Check:
 
     def start_tollpass(self):
         config = self.directory / "proxy.toml"
-        config.write_text(CONFIG.format(symbol=SYMBOL, network=NETWORK, token=self.token, price=PRICE, **TOKEN))
+        strict = {"strict": self.strict, "strict_symbol": STRICT_SYMBOL, "permit2_port": self.permit2.rsplit(":", 1)[1]}
+        network = {"network": NETWORK, "rpc": self.chain.url}
+        config.write_text(CONFIG.format(symbol=SYMBOL, token=self.token, price=PRICE, **network, **strict, **TOKEN))
         key = self.directory / "key"
         key.write_text(PAYER_KEY)
         for path in (config, key):
@@ -321,6 +360,45 @@ class Check:
                 self.expect(f"a seller that remembers, {method}, {count}", (status, sold(body)), (200, method))
                 self.expect("what that moved in all", self.chain.balance(self.token, payee), PRICE)
 
+    def by_permit2(self):
+        """A token without EIP-3009 is paid once Permit2 has an allowance, with the payment that was refused before."""
+        # For the fees of allowances.
+        self.chain.send(to=PAYER, value=hex(10**18))
+        url, payee = purchase(self.permit2)
+        for count in [1, 2]:
+            self.expect(f"permit2: without an allowance, {count}", ask(self.payer, "GET", url)[0], 412)
+        self.expect("permit2: the reason", "reason=\"no-allowance\"" in self.log(), True)
+        self.expect("permit2: what that moved", self.chain.balance(self.strict, payee), 0)
+        self.approve(f"0.002 {STRICT_SYMBOL}", 2 * PRICE)
+        status, body = ask(self.payer, "GET", url)
+        self.expect("permit2: after the approval", (status, sold(body)), (200, "GET"))
+        self.expect("permit2: what that moved", self.chain.balance(self.strict, payee), PRICE)
+        self.expect("permit2: what is left of the allowance", self.chain.allowance(self.strict, PAYER), PRICE)
+        await_that(lambda: [row["state"] for row in self.ledger()[payee]] == ["paid"])
+        [row] = self.ledger()[payee]
+        nonce = int(row["nonce"], 16)
+        self.expect("permit2: its bit on Permit2", self.chain.used(PAYER, nonce >> 8) >> (nonce & 255) & 1, 1)
+        # The allowance is used up by the next, and changed before that.
+        self.approve(str(PRICE + 1), PRICE + 1)
+        second, third = purchase(self.permit2), purchase(self.permit2)
+        self.expect("permit2: another purchase", ask(self.payer, "GET", second[0])[0], 200)
+        self.expect("permit2: one more, without an allowance", ask(self.payer, "GET", third[0])[0], 412)
+        self.approve("unlimited", 2**256 - 1)
+        self.expect("permit2: the same after the approval", ask(self.payer, "GET", third[0])[0], 200)
+        moved = [self.chain.balance(self.strict, payee) for _, payee in [second, third]]
+        self.expect("permit2: what these moved", moved, [PRICE, PRICE])
+
+    def approve(self, amount, expected):
+        amount = ["--unlimited"] if amount == "unlimited" else [amount]
+        names = [STRICT_SYMBOL, "--network", NETWORK, "--config", str(self.directory / "proxy.toml")]
+        command = [str(self.options.tollpass), "approve-token", *names, "--yes", *amount]
+        done = run(command, usual_environment())
+        self.expect(f"permit2: approve-token {amount[0]}", (done.returncode, done.stderr.count("fees: at most")), (0, 1))
+        self.expect("permit2: the allowance", self.chain.allowance(self.strict, PAYER), expected)
+
+    def moved(self, payee):
+        return self.chain.balance(self.token, payee) + self.chain.balance(self.strict, payee)
+
     def expect_ledger(self):
         """The ledger counts at least what moved, and no more where every payment was served."""
         if not self.options.faults:
@@ -329,12 +407,12 @@ class Check:
         rows = self.ledger()
         for payee, payments in rows.items():
             counted = sum(int(row["counts"]) for row in payments)
-            moved = self.chain.balance(self.token, payee)
+            moved = self.moved(payee)
             if self.options.faults and moved > counted:
                 raise SystemExit(f"{moved} moved to {payee}, and the ledger counts {counted}: {payments}")
             if not self.options.faults:
                 self.expect(f"the ledger about {payee}", (counted, {row["state"] for row in payments}), (moved, {"paid"}))
-        total = sum(self.chain.balance(self.token, payee) for payee in rows)
+        total = sum(self.moved(payee) for payee in rows)
         counted = sum(int(row["counts"]) for payments in rows.values() for row in payments)
         print(f"    {total} moved, and the ledger counts {counted} in {sum(map(len, rows.values()))} payments")
 
@@ -529,14 +607,26 @@ class Chain:
             raise SystemExit(f"reverted: {transaction}")
         return receipt
 
-    def deploy(self, name):
-        return self.send(data=json.loads(COMPILED.read_text())[name]["bytecode"])["contractAddress"]
+    def deploy(self, name, compiled=COMPILED):
+        return self.send(data=json.loads(compiled.read_text())[name]["bytecode"])["contractAddress"]
+
+    def code(self, address):
+        return self.call("eth_getCode", address, "latest")
 
     def mint(self, token, account, amount):
         self.send(to=token, data=f"0x40c10f19{word(account)}{amount:064x}")
 
     def balance(self, token, account):
         return int(self.call("eth_call", {"to": token, "data": f"0x70a08231{word(account)}"}, "latest"), 16)
+
+    def allowance(self, token, owner):
+        data = f"0xdd62ed3e{word(owner)}{word(PERMIT2)}"
+        return int(self.call("eth_call", {"to": token, "data": data}, "latest"), 16)
+
+    def used(self, owner, place):
+        """256 bits of Permit2, one for each nonce."""
+        data = f"0x4fe02b44{word(owner)}{place:064x}"
+        return int(self.call("eth_call", {"to": PERMIT2, "data": data}, "latest"), 16)
 
     def mines(self, when):
         """When it mines: at once, every few seconds, or when it is told to."""
