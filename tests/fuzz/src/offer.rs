@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tollpass::protocol::policy::{KnownAsset, TokenDomain};
 use tollpass::protocol::schemes::{self, DrawContext, Offer, Payer};
-use tollpass::protocol::{Address, Answer, Draft, Refusal, Signature};
+use tollpass::protocol::{Address, Answer, Draft, Refusal, Signature, TypedData};
 use tollpass::proxy::error_response::proxy_status;
 
 /// Reads the offers in `input`, and draws a payment for each.
@@ -32,7 +32,10 @@ pub fn run(input: &[u8]) {
     match schemes::read(&answer) {
         Ok(offers) => {
             assert!(offers.len() <= 100, "{} offers", offers.len());
-            offers.iter().for_each(can_be_paid);
+            for offer in &offers {
+                can_be_paid(offer);
+                proves_who_pays_to_nobody_else(offer, &headers);
+            }
         }
         Err(refusal) => {
             assert!(
@@ -79,6 +82,23 @@ fn can_be_paid(offer: &Offer) {
     assert_eq!(headers.len(), 1, "{read:?}");
     let size = headers.values().map(|value| value.len()).sum::<usize>();
     assert!(size < 14 * 1024, "{size} bytes, and Node takes 16 KB in all");
+}
+
+/// What is signed to sign in names the origin of the request, and each of its lines is what it says.
+fn proves_who_pays_to_nobody_else(offer: &Offer, headers: &HeaderMap) {
+    let url = "https://bob.example:8443/goods".parse().expect("a URL");
+    let Some(challenge) = offer.sign_in(headers, &url) else { return };
+    let payer = Address([2; 20]);
+    let TypedData::Message(text) = challenge.signing_request(payer).typed else { panic!("a text") };
+    let lower = text.to_ascii_lowercase();
+    assert!(lower.starts_with("bob.example:8443 wants you to sign in"), "{text}");
+    let named = lower.lines().filter_map(|line| line.strip_prefix("uri: ")).collect::<Vec<_>>();
+    assert!(matches!(&named[..], [uri, ..] if uri.starts_with("https://bob.example:8443")), "{text}");
+    assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')), "{text:?}");
+    let mut proof = HeaderMap::new();
+    challenge.attach(payer, &Signature([3; 65]), &mut proof);
+    let size = proof.values().map(|value| value.len()).sum::<usize>();
+    assert!(proof.len() == 1 && size < 8 * 1024, "{size} bytes");
 }
 
 /// The standard alphabet, with padding (RFC 4648).
