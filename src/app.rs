@@ -446,6 +446,8 @@ impl PaidServices {
         let bounds = LedgerBounds { keep: config.ledger.keep, max_size: config.ledger.max_size };
         let assets = Arc::clone(&config.assets);
         let (payments, task) = Payments::spawn(policy, journal, bounds, assets, &config.limits)?;
+        let networks = config.networks.iter().map(network).collect::<Result<_, _>>()?;
+        payments.ask_networks(networks, &config.limits);
         let approver = Arc::new(WebhookCloseApprover::default());
         let networks = config.networks.iter().map(network_account).collect::<Result<Vec<_>, _>>()?;
         let channels =

@@ -111,6 +111,8 @@
 //!   *presented* to the seller, which the journal stores.
 //! - A channel pays for the host that it was opened for. One client request causes at most one deposit.
 //! - Absence is never a verdict: spending again requires a proof, never a missing response.
+//! - An authorization whose outcome is unclear stays counted as spent, unless its chain shows, in a confirmed block after its
+//!   expiry, that it was not used.
 //! - Record, then act: a total is in the journal before it is signed, a transaction before it is sent.
 //! - The connection pool resends a request that carries a payment only if the origin states that it did not process it,
 //!   or that it requires HTTP/1.1; once, and with the same payment.

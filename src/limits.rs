@@ -188,6 +188,13 @@ limits! {
     unclear_repeats: u32 = count(6, 0..=1000);
     /// How many such payments may be in use or unclear at once; further requests are not paid until some have expired.
     open_authorizations: usize = count(10_000, 1..=1_000_000);
+    /// How often the node of a network is asked whether such a payment was taken whose outcome is unclear, or of which the seller says
+    /// so. After each round without an answer, the pause doubles, up to 64 times this.
+    chain_check_every: Duration = time(10 * SECOND, MILLISECOND..=HOUR);
+    /// For how long after such a payment has expired the node is asked. After that, it stays counted as spent.
+    chain_check_for: Duration = time(DAY, SECOND..=366 * DAY);
+    /// How many such questions one node is asked at once.
+    chain_checks: usize = count(8, 1..=1000);
     /// How many paid responses to clients that have left are kept for retry_window at most, with their connections to the
     /// origin, for requests for the same purchase with the same headers. 0: none.
     kept_answers: usize = count(64, 0..=100_000);

@@ -39,7 +39,7 @@ pub(crate) use fees::most_it_costs;
 pub use microraiden::{Balances, OpResult, Resolution, Synced};
 #[cfg(feature = "testing")]
 pub use microraiden::{BlockWatcher, ContractInfo};
-pub use network::{Network, NetworkSettings};
+pub use network::{ConfirmedBlock, Network, NetworkSettings};
 pub use recorder::TransactionRecorder;
 pub use settings::ChainSettings;
 pub use wallet_signer::{SigningTurn, WalletSigner};

@@ -5,8 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ethers_core::types::H256;
+
 use crate::chain::error::ChainError;
-use crate::chain::rpc::Rpc;
+use crate::chain::rpc::{At, CallRequest, Rpc};
+use crate::protocol::Address;
 
 /// How to reach the node of a network.
 #[derive(Clone)]
@@ -53,7 +56,8 @@ impl Network {
     }
 
     /// The chain ID of the network.
-    pub(super) fn chain_id(&self) -> u64 {
+    #[must_use]
+    pub fn chain_id(&self) -> u64 {
         self.settings.chain_id
     }
 
@@ -80,6 +84,26 @@ impl Network {
         }
         let timestamp = u64::try_from(block.timestamp).map_err(|_| unusable("a time above 2^64"))?;
         Ok(ConfirmedBlock { number, hash: block.hash.0, timestamp })
+    }
+
+    /// The result of a call of a contract after this block, and no other: one word.
+    ///
+    /// # Errors
+    /// The node does not have that block any more, the contract refuses, or there is no usable answer.
+    pub async fn word(
+        &self,
+        contract: Address,
+        call: &[u8],
+        block: &ConfirmedBlock,
+    ) -> Result<[u8; 32], ChainError> {
+        let request =
+            CallRequest { from: Address::default().into(), to: contract.into(), data: call.to_vec().into() };
+        let answer = self.rpc.call(&request, At::Hash(H256(block.hash))).await?;
+        answer.as_ref().try_into().map_err(|_| ChainError::NotUnderstood {
+            node: self.rpc.shown().to_owned(),
+            method: "eth_call",
+            why: format!("{} bytes instead of 32: is there such a token at {contract}?", answer.len()),
+        })
     }
 
     /// The node, which follows this network.

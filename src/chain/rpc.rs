@@ -21,6 +21,7 @@ use jsonrpsee::http_client::{HttpClient, HttpClientBuilder, RpcService, RpcServi
 use jsonrpsee::rpc_params;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde::de::DeserializeOwned;
+use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -55,6 +56,8 @@ pub(super) enum At {
     Latest,
     /// After this block.
     Block(u64),
+    /// After the block with this hash, which must be part of the chain.
+    Hash(H256),
 }
 
 /// A call, or an unsigned transaction.
@@ -348,6 +351,13 @@ impl Serialize for At {
         match self {
             Self::Latest => serializer.serialize_str("latest"),
             Self::Block(number) => U64::from(*number).serialize(serializer),
+            // EIP-1898.
+            Self::Hash(hash) => {
+                let mut block = serializer.serialize_struct("Block", 2)?;
+                block.serialize_field("blockHash", hash)?;
+                block.serialize_field("requireCanonical", &true)?;
+                block.end()
+            }
         }
     }
 }

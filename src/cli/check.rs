@@ -323,7 +323,7 @@ fn networks_of(rule: &Rule) -> Vec<&str> {
     if !preference.schemes.is_empty() && preference.schemes.iter().all(|scheme| scheme.uses_channels()) {
         return Vec::new();
     }
-    max_price.assets().filter(|known| known.domain.is_some()).map(|known| known.network.as_str()).collect()
+    max_price.assets().map(|known| known.network.as_str()).collect()
 }
 
 /// Compares the journal with the chain.

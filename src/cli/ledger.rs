@@ -24,7 +24,9 @@ const AFTER_HELP: &str = "\
 Reads the journal itself, while `serve` runs or not. Each change of a payment's state is
 a row: held and sent while it is outstanding; then paid, paid-not-delivered (the seller
 took it and withheld the response), refused (not accepted; the seller may still redeem
-it), in-doubt, expired or unsent. A payment that ends within a second has one row. After
+it), in-doubt, expired (provably unused) or unsent. With (chain) after it, the chain has
+shown the outcome: the receipt is confirmed, where others are only what the seller
+states. A payment that ends within a second has one row. After
 a crash, recovered says how much more a channel may have paid for unknown requests;
 settled corrects that by what the chain paid out. Per channel, all rows together are the
 most that its seller can hold.
@@ -198,7 +200,7 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
         [
             row.seq.to_string(),
             time(row.at),
-            row.state.to_string(),
+            if row.is_confirmed() { format!("{} (chain)", row.state) } else { row.state.to_string() },
             show(amount, &row.parties.network, &row.parties.token, assets),
             request,
             row.parties.client.clone(),

@@ -11,6 +11,7 @@ pub(super) fn authorization_limits(limits: &Limits) -> AuthorizationLimits {
         retry_window: limits.retry_window,
         unclear_repeats: limits.unclear_repeats,
         open: limits.open_authorizations,
+        ask_chain_for: limits.chain_check_for,
     }
 }
 

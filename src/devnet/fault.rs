@@ -34,6 +34,8 @@ pub(super) enum Fault {
     UnknownAccount(H160),
     #[error("state of block {0} is not kept, only the latest")]
     OldState(u64),
+    #[error("header not found")]
+    UnknownBlock,
     #[error("block range extends beyond current head block {head}")]
     AboveHead { head: u64 },
     #[error("query exceeds max block range {0}")]

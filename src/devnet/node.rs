@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ethers_core::types::{BlockNumber, Bytes, H160, H256, Log, Transaction, U256};
 use ethers_core::utils::keccak256;
+use serde::Deserialize;
 
 use super::accounts;
 use super::block::{Block, MinedTx, receipt};
@@ -40,6 +41,17 @@ pub(super) struct Node {
     pool: TransactionPool,
     snapshots: BTreeMap<u64, Snapshot>,
     next_snapshot: u64,
+}
+
+/// The block after which a state is read (EIP-1898).
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum StateOf {
+    Number(BlockNumber),
+    Hash {
+        #[serde(rename = "blockHash")]
+        hash: H256,
+    },
 }
 
 struct Snapshot {
@@ -92,6 +104,17 @@ impl Node {
             }
             Some(BlockNumber::Earliest) if self.height() > 0 => Err(Fault::OldState(0)),
             _ => Ok(&self.world),
+        }
+    }
+
+    /// The block after which a state is to be read.
+    pub fn block_of(&self, at: StateOf) -> Result<BlockNumber, Fault> {
+        match at {
+            StateOf::Number(number) => Ok(number),
+            StateOf::Hash { hash } => {
+                let block = self.block_by_hash(hash).ok_or(Fault::UnknownBlock)?;
+                Ok(BlockNumber::Number(block.number.into()))
+            }
         }
     }
 

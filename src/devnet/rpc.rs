@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::evm::Call;
 use super::fault::Fault;
 use super::logs::Filter;
-use super::node::{BLOCK_GAS_LIMIT, Node};
+use super::node::{BLOCK_GAS_LIMIT, Node, StateOf};
 use super::{accounts, view};
 use crate::mutex::lock;
 
@@ -168,9 +168,9 @@ fn account(params: &Params<'_>) -> Result<(H160, Option<BlockNumber>), ErrorObje
 
 fn call(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
-    let (request, at): (Request, _) = (params.next()?, params.optional_next()?);
+    let (request, at): (Request, Option<StateOf>) = (params.next()?, params.optional_next()?);
     let node = control.node();
-    node.state(at)?;
+    node.state(at.map(|at| node.block_of(at)).transpose()?)?;
     Ok(json!(node.call(&request.to_call()?)?))
 }
 

@@ -16,6 +16,7 @@ use super::channel_lock::ChannelLock;
 use super::clock::{BudgetClock, authorization_time, unix_millis, unix_time};
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
 use super::consultant::Consultant;
+use super::doubts::DoubtWatcher;
 use super::error::ChannelAccessError;
 use super::journal::{Journal, JournalError};
 use super::lease::{Lease, PurchaseGuard};
@@ -34,7 +35,7 @@ use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
 use super::standing::StandingApproval;
 use super::unsupported::{UnsupportedCounts, UnsupportedOffers};
-use crate::chain::Synced;
+use crate::chain::{Network, Synced};
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
@@ -105,7 +106,8 @@ impl Payments {
         }
         let pauses = Arc::new(HostPauses::new(limits, journal.paused_hosts()?));
         let paid_prices = Arc::new(PaidPrices::new(limits, journal.paid_prices()?));
-        let open = journal.open_authorizations(unix_time(), limits.retry_window.as_secs())?;
+        let age = limits.retry_window.max(limits.chain_check_for);
+        let open = journal.open_authorizations(unix_time(), age.as_secs())?;
         let engine = Engine::new(policy)
             .with_budgets(budgets)
             .with_open_authorizations(&open, authorization_time())
@@ -146,6 +148,16 @@ impl Payments {
             report_payees: limits.report_payees,
         };
         Ok((payments, task))
+    }
+
+    /// Asks these nodes whether payments with an unclear outcome were used, as long as the service runs.
+    pub fn ask_networks(&self, networks: Vec<Network>, limits: &Limits) {
+        let chains = networks.iter().map(Network::chain_id).collect();
+        self.engine.lock().engine.set_chains(chains);
+        for network in networks {
+            let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.downgrade());
+            tokio::spawn(DoubtWatcher::new(network, engine, mailbox, limits).run());
+        }
     }
 
     /// The remembered prices.
@@ -520,7 +532,7 @@ impl Payments {
 
     /// Everything that is held for payments without a certain outcome.
     pub fn holds(&self) -> Vec<ListedHold> {
-        let holds = self.engine.lock().engine.holds(Instant::now());
+        let holds = self.engine.holds();
         let listed = holds.into_iter().map(|hold| {
             let asset = self.known_asset(&hold.held.asset);
             ListedHold::new(hold, asset)

@@ -1,9 +1,11 @@
 //! Channels as listed for users.
 
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Serialize};
 
 use super::account::AccountKey;
-use crate::protocol::engine::{HoldReason, OpenHold};
+use crate::protocol::engine::{HoldReason, OpenHold, ShownBy};
 use crate::protocol::{Address, Amount, AssetId, Channel, ChannelId};
 
 /// An amount that can be spent on nothing else now.
@@ -51,8 +53,22 @@ impl ListedHold {
             budgets: hold.budgets.iter().map(ToString::to_string).collect(),
             age_s: hold.age.as_secs(),
             free_in_s: hold.free_in.map(|time| time.as_secs()),
-            until: hold.reason.end().to_owned(),
+            until: hold.shown_by.map_or_else(|| hold.reason.end().to_owned(), shown_by),
         }
+    }
+}
+
+/// What ends the doubt about an authorization.
+fn shown_by(ShownBy { valid_before, chain }: ShownBy) -> String {
+    match chain {
+        Some((id, true)) => {
+            let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(valid_before));
+            let expires = expires.unwrap_or(SystemTime::UNIX_EPOCH);
+            let expires = humantime::format_rfc3339_seconds(expires);
+            format!("by the chain eip155:{id}: once it was taken, or with a block after {expires}")
+        }
+        Some((id, false)) => format!("stays spent: no rpc_url for eip155:{id}"),
+        None => "stays spent: no chain shows whether it was taken".to_owned(),
     }
 }
 

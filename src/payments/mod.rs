@@ -11,6 +11,7 @@ mod channel_lock;
 mod clock;
 mod closing_signatures;
 mod consultant;
+mod doubts;
 mod error;
 mod handle;
 pub mod journal;

@@ -16,7 +16,9 @@ use super::kept_signatures::KeptSignatures;
 use super::payer::Wallet;
 use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
-use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId, PurchaseReply};
+use crate::protocol::engine::{
+    Effect, Engine, Input, OpRefused, OpenHold, PurchaseId, PurchaseReply, UseDoubt,
+};
 use crate::protocol::{ChannelOp, Refusal};
 
 /// How long the engine's state may be unrecorded while no payments are made.
@@ -101,6 +103,20 @@ impl SharedEngine {
     /// The notices about budgets with a webhook; `None` if they were taken before.
     pub(super) fn take_notices(&self) -> Option<mpsc::Receiver<BudgetNotice>> {
         lock(&self.notices.1).take()
+    }
+
+    /// The authorizations that a chain is to be asked about now.
+    pub(super) fn doubts(&self, chain: u64) -> Vec<UseDoubt> {
+        let mut inner = self.lock();
+        inner.set_time(&self.clock, Instant::now());
+        inner.engine.doubts(chain)
+    }
+
+    /// Everything that is held now, by reason.
+    pub(super) fn holds(&self) -> Vec<OpenHold> {
+        let (mut inner, now) = (self.lock(), Instant::now());
+        inner.set_time(&self.clock, now);
+        inner.engine.holds(now)
     }
 
     /// What each budget has spent by now.

@@ -270,8 +270,10 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
         "allowance",
     ];
     let drops: String = tables.iter().map(|table| format!("DROP TABLE {table}; ")).collect();
-    let columns: String = ["purchase", "payer", "payment", "valid_before", "taken_until", "signature"]
+    let columns = ["purchase", "payer", "payment", "valid_before", "taken_until", "signature"];
+    let columns: String = columns
         .iter()
+        .chain(&["host", "counted", "is_used"])
         .map(|column| format!("ALTER TABLE authorization DROP COLUMN {column}; "))
         .collect();
     let version = journal::LEDGER_VERSION - 1;
@@ -317,6 +319,8 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
              ALTER TABLE authorization DROP COLUMN purchase; ALTER TABLE authorization DROP COLUMN payer; ALTER TABLE authorization DROP COLUMN payment;
              ALTER TABLE authorization DROP COLUMN valid_before; ALTER TABLE authorization DROP COLUMN taken_until;
              ALTER TABLE authorization DROP COLUMN signature; DROP TABLE allowance;
+             ALTER TABLE authorization DROP COLUMN host;
+             ALTER TABLE authorization DROP COLUMN counted; ALTER TABLE authorization DROP COLUMN is_used;
              PRAGMA user_version = 10;",
         )
         .unwrap();

@@ -11,6 +11,7 @@ mod recorded;
 mod restarts;
 mod sign_in;
 mod signers;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

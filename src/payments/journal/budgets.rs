@@ -8,7 +8,7 @@ use super::error::JournalError;
 use super::file::Journal;
 use super::load::{AccountId, text};
 use crate::protocol::ChannelId;
-use crate::protocol::budget::{BudgetKey, BudgetRow, Budgets, Hold, Window};
+use crate::protocol::budget::{BudgetAmount, BudgetKey, BudgetRow, Budgets, Hold, Window};
 
 /// In minutes.
 const A_DAY: u64 = 24 * 60;
@@ -143,6 +143,19 @@ impl Journal {
                 covered.coverage.count_by(now);
             }
             write_hold(&transaction, *account, id, hold)?;
+        }
+        let sql = "SELECT nonce, counted FROM authorization";
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let all: Vec<(String, String)> =
+            transaction.prepare(sql)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+        for (nonce, counted) in all {
+            let mut counted: Vec<(BudgetKey, BudgetAmount, u64)> =
+                serde_json::from_str(&counted).unwrap_or_default();
+            counted.iter_mut().for_each(|(_, _, at)| *at = (*at).min(now));
+            let counted = serde_json::to_string(&counted)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            let update = "UPDATE authorization SET counted = ?2 WHERE nonce = ?1";
+            transaction.execute(update, params![nonce, counted])?;
         }
         transaction.commit()
     }

@@ -14,7 +14,7 @@ use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::budget::Hold;
 use crate::protocol::channel::InDoubt;
-use crate::protocol::engine::{Authorization, HostName, PurchaseKey};
+use crate::protocol::engine::{Authorization, HostName, KnownAuthorization, PurchaseKey};
 use crate::protocol::quote::{Quote, RequestId, Trust};
 use crate::protocol::schemes::microraiden::ChannelOffer;
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Draft, Intent, Offer, Phase, Signature};
@@ -93,22 +93,22 @@ impl Journal {
         }
     }
 
-    /// Authorizations that a later request may present again, or whose purchase is not repeated yet: those that were valid at
-    /// the time `now` minus `retry_window`, in seconds. The second value is until when a purchase that was paid for and not
-    /// delivered is not repeated.
+    /// Authorizations that a later request may present again, whose purchase is not repeated yet, or which the chain can still
+    /// be asked about: those that were valid at the time `now` minus `age`, in seconds.
     ///
     /// # Errors
     /// SQLite cannot read them.
     pub(in crate::payments) fn open_authorizations(
         &self,
         now: u64,
-        retry_window: u64,
-    ) -> Result<Vec<(Authorization, Option<u64>)>, JournalError> {
+        age: u64,
+    ) -> Result<Vec<KnownAuthorization>, JournalError> {
         let read = || -> rusqlite::Result<Vec<_>> {
-            let sql = "SELECT nonce, scheme, payment, purchase, taken_until, payer FROM authorization
+            let sql =
+                "SELECT nonce, scheme, payment, purchase, taken_until, payer, host, counted, at, is_used FROM authorization
                  WHERE payment IS NOT NULL AND (valid_before + ?2 > ?1 OR taken_until > ?1) ORDER BY rowid";
             let mut select = self.connection.prepare(sql)?;
-            let rows = select.query_map(params![now as i64, retry_window as i64], |row| {
+            let rows = select.query_map(params![now as i64, age as i64], |row| {
                 let nonce: String = row.get(0)?;
                 let (scheme, payment): (String, String) = (row.get(1)?, row.get(2)?);
                 let key: Option<[u8; 32]> = row.get(3)?;
@@ -118,9 +118,18 @@ impl Journal {
                 let Some((nonce, draft)) = nonce.zip(draft) else {
                     return Err(unreadable(2, NotStored));
                 };
-                let (terms, key) = (draft.terms(), key.map(PurchaseKey));
-                let authorization = Authorization { nonce, terms, draft, payer: text(row, 5)?, key };
-                Ok((authorization, taken_until.map(i64::unsigned_abs)))
+                let (terms, key, payer) = (draft.terms(), key.map(PurchaseKey), text(row, 5)?);
+                let (host, counted): (String, String) = (row.get(6)?, row.get(7)?);
+                // What cannot be read stays spent.
+                let counted = serde_json::from_str(&counted).unwrap_or_default();
+                let host = host.into();
+                let authorization = Authorization { nonce, terms, draft, payer, key, host, counted };
+                Ok(KnownAuthorization {
+                    authorization,
+                    since: row.get::<_, i64>(8)?.unsigned_abs(),
+                    taken_until: taken_until.map(i64::unsigned_abs),
+                    is_used: row.get(9)?,
+                })
             })?;
             rows.collect()
         };

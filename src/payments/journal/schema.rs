@@ -26,6 +26,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     PURCHASES,
     SIGNATURES,
     ALLOWANCES,
+    USAGE,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -236,6 +237,11 @@ const ALLOWANCES: &str = "
         most TEXT NOT NULL,
         PRIMARY KEY (chain_id, payer, hash)
     );";
+/// Version 17: the host of an authorization, what it counts for in its budgets, and whether the chain has shown that it was used.
+const USAGE: &str = "
+    ALTER TABLE authorization ADD COLUMN host TEXT NOT NULL DEFAULT '';
+    ALTER TABLE authorization ADD COLUMN counted TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE authorization ADD COLUMN is_used INTEGER NOT NULL DEFAULT 0;";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

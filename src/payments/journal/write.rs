@@ -78,9 +78,7 @@ impl Journal {
                     }
                 }
                 Record::AuthorizationEnded(nonce) => {
-                    transaction
-                        .prepare_cached("DELETE FROM authorization WHERE nonce = ?1")?
-                        .execute([hex::encode_prefixed(nonce)])?;
+                    delete_authorization(&transaction, nonce)?;
                     if let Some(ledger) = &mut self.ledger {
                         ledger.end_held(&transaction, nonce)?;
                     }
@@ -94,6 +92,22 @@ impl Journal {
                     transaction
                         .prepare_cached("UPDATE authorization SET purchase = NULL WHERE nonce = ?1")?
                         .execute([hex::encode_prefixed(nonce)])?;
+                }
+                Record::AuthorizationUsed(nonce, until) => {
+                    transaction
+                        .prepare_cached(
+                            "UPDATE authorization SET taken_until = ?2, is_used = 1 WHERE nonce = ?1",
+                        )?
+                        .execute(params![hex::encode_prefixed(nonce), *until as i64])?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.show_usage(&transaction, nonce, true)?;
+                    }
+                }
+                Record::AuthorizationUnused(nonce) => {
+                    delete_authorization(&transaction, nonce)?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.show_usage(&transaction, nonce, false)?;
+                    }
                 }
                 Record::Hold(id, hold) => write_hold(&transaction, account, id, hold)?,
                 Record::Budget(row) => write_budget(&transaction, row)?,
@@ -120,7 +134,13 @@ impl Journal {
 
 /// True if a record is about a one-shot authorization, which has rows in the ledger.
 fn is_one_shot(record: &Record) -> bool {
-    matches!(record, Record::Authorization(_) | Record::AuthorizationEnded(_))
+    matches!(
+        record,
+        Record::Authorization(_)
+            | Record::AuthorizationEnded(_)
+            | Record::AuthorizationUsed(..)
+            | Record::AuthorizationUnused(_)
+    )
 }
 
 /// True if a record is stored with its account's row.
@@ -130,6 +150,8 @@ fn needs_account(record: &Record) -> bool {
         | Record::AuthorizationEnded(_)
         | Record::AuthorizationTaken(..)
         | Record::AuthorizationUnneeded(_)
+        | Record::AuthorizationUsed(..)
+        | Record::AuthorizationUnused(_)
         | Record::Budget(_)
         | Record::BudgetEnded(_)
         | Record::Frozen(_) => false,
@@ -200,13 +222,23 @@ impl Journal {
     }
 }
 
+fn delete_authorization(connection: &Connection, nonce: &[u8; 32]) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM authorization WHERE nonce = ?1")?
+        .execute([hex::encode_prefixed(nonce)])?;
+    Ok(())
+}
+
 fn write_authorization(connection: &Connection, authorization: &Authorization) -> rusqlite::Result<()> {
-    let Authorization { nonce, terms: Terms { price, payee, scheme }, draft, payer, key } = authorization;
+    let Authorization { nonce, terms, draft, payer, key, host, counted } = authorization;
+    let Terms { price, payee, scheme } = terms;
+    let counted = serde_json::to_string(counted)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO authorization
-                 (nonce, scheme, amount, asset, payee, at, purchase, payment, valid_before, payer)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 (nonce, scheme, amount, asset, payee, at, purchase, payment, valid_before, payer, host, counted)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             hex::encode_prefixed(nonce),
@@ -219,6 +251,8 @@ fn write_authorization(connection: &Connection, authorization: &Authorization) -
             draft.to_stored(),
             draft.valid_before().map(|time| time as i64),
             payer.to_string(),
+            &**host,
+            counted,
         ])?;
     Ok(())
 }

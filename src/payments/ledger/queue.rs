@@ -189,6 +189,11 @@ impl LedgerQueue {
         lock(&self.waiting).sure.iter().any(|event| event.payment == payment)
     }
 
+    /// Drops the changes of a one-shot payment that wait: it has ended, for certain.
+    pub(super) fn forget_changes(&self, nonce: &[u8; 32]) {
+        lock(&self.waiting).sure.retain(|event| event.nonce.as_ref() != Some(nonce));
+    }
+
     /// Takes events for one transaction. A settlement comes after all payments that ended before it.
     pub(super) fn take(&self) -> EventBatch {
         let mut waiting = lock(&self.waiting);

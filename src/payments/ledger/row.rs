@@ -83,6 +83,9 @@ impl fmt::Display for LedgerState {
     }
 }
 
+/// The receipt of a payment of which the chain has shown that it was used. What a seller states is a claim.
+pub(super) const CONFIRMED: &str = "confirmed";
+
 /// One row. A change of a payment's state is another row with the same `payment`. Absent strings are empty.
 ///
 /// Per channel, `counts` of the last row of each payment and `adjusts` of all rows add up to the most that the payee can
@@ -117,7 +120,7 @@ pub struct LedgerRow {
     pub total: Option<Amount>,
     /// The nonce of the authorization, in hexadecimal digits.
     pub nonce: String,
-    /// What the seller stated about the payment.
+    /// What the seller stated about the payment, or [`CONFIRMED`].
     pub receipt: String,
 }
 
@@ -131,6 +134,12 @@ fn flattened<S: serde::Serializer>(parties: &Arc<LedgerParties>, serializer: S) 
 }
 
 impl LedgerRow {
+    /// Whether the chain has shown the payment's outcome.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.receipt == CONFIRMED || self.state == LedgerState::Expired
+    }
+
     /// The canonical encoding: every number in 8 bytes, every string after its length. Two rows that differ have different
     /// encodings.
     #[must_use]

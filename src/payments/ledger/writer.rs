@@ -15,7 +15,7 @@ use super::parties::LedgerParties;
 use super::parties_cache::{LedgerAccount, PartiesCache, bounded};
 use super::path::public_path;
 use super::queue::{EventBatch, LedgerQueue};
-use super::row::{LedgerRow, LedgerState};
+use super::row::{CONFIRMED, LedgerRow, LedgerState};
 use super::seal::{LedgerKey, RowSeal};
 use super::signed_amount::SignedAmount;
 use super::sums::{LedgerSum, SumKey, encode, limit};
@@ -238,6 +238,40 @@ impl LedgerWriter {
             return Ok(());
         }
         ledger.unsent(connection, payment)?;
+        ledger.finish(connection, account.as_ref())
+    }
+
+    /// The chain has shown whether an authorization was used, within the transaction that records that.
+    pub(in crate::payments) fn show_usage(
+        &mut self,
+        connection: &Connection,
+        nonce: &[u8; 32],
+        is_used: bool,
+    ) -> rusqlite::Result<()> {
+        if self.wallet.is_none() {
+            return Ok(());
+        }
+        self.open(connection)?;
+        let (account, queue) = (self.account.clone(), Arc::clone(&self.queue));
+        let Some(ledger) = &mut self.opened else { return Ok(()) };
+        // This row is the last one. If it is not written, the chain is asked again.
+        queue.forget_changes(nonce);
+        ledger.held.remove(nonce);
+        // After a while its rows are removed.
+        let Some(last) = ledger.last_row(connection, Some(*nonce))? else { return Ok(()) };
+        let state = match last.state {
+            _ if !is_used => LedgerState::Expired,
+            LedgerState::Paid => LedgerState::Paid,
+            _ => LedgerState::PaidNotDelivered,
+        };
+        let receipt = if is_used { CONFIRMED } else { "" }.to_owned();
+        if (last.state, &last.receipt) == (state, &receipt) {
+            return Ok(());
+        }
+        let counts = if is_used { last.price } else { Amount::ZERO };
+        let (at, previous) = (unix_millis(), Some((last.state, last.counts)));
+        let adjusts = SignedAmount::default();
+        ledger.append(connection, LedgerRow { at, state, previous, counts, adjusts, receipt, ..last })?;
         ledger.finish(connection, account.as_ref())
     }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::PurchaseId;
 use super::purchase::Topic;
 use super::purchase_key::PurchaseKey;
-use crate::protocol::budget::{BudgetAmount, BudgetIndex};
+use crate::protocol::budget::{BudgetAmount, BudgetIndex, BudgetKey};
+use crate::protocol::host_name::HostName;
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::schemes::{Draft, Offer};
 use crate::protocol::terms::Terms;
@@ -24,6 +25,23 @@ pub struct Authorization {
     pub payer: Address,
     /// The purchase that it is for, if later requests can continue that.
     pub key: Option<PurchaseKey>,
+    /// The host that it pays.
+    pub host: HostName,
+    /// What it counts for in its budgets, and since which minute.
+    pub counted: Vec<(BudgetKey, BudgetAmount, u64)>,
+}
+
+/// What the journal has of an authorization of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownAuthorization {
+    /// The authorization.
+    pub authorization: Authorization,
+    /// When it was recorded, in seconds since 1970.
+    pub since: u64,
+    /// Until when its purchase, which was paid for and not delivered, is not repeated, in seconds since 1970.
+    pub taken_until: Option<u64>,
+    /// Whether the chain has shown that it was used.
+    pub is_used: bool,
 }
 
 /// Why a one-shot payment is wanted.

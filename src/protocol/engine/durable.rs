@@ -21,6 +21,8 @@ impl Engine {
     /// Handles the success of all writes up to `seq` since the last result.
     pub(super) fn durable(&mut self, seq: Seq) {
         self.ended = seq;
+        // Those of an earlier write that has failed were in this one, too.
+        self.repeated.retain(|(write, _)| *write > seq);
         for slot in self.slots.values_mut() {
             slot.durable(seq);
         }

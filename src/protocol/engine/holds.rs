@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::open_hold::{HoldReason, OpenHold};
+use super::open_hold::{HoldReason, OpenHold, ShownBy};
 use super::purchase::{Purchase, Stage};
 use super::slot::Slot;
 use crate::protocol::budget::BudgetIndex;
@@ -14,7 +14,7 @@ impl Engine {
     /// Everything that is held, by reason.
     #[must_use]
     pub fn holds(&self, now: Instant) -> Vec<OpenHold> {
-        let mut holds: Vec<OpenHold> = self.one_shot_holds(now).collect();
+        let mut holds: Vec<OpenHold> = self.one_shot_holds(now).chain(self.unclear_holds()).collect();
         for (id, slot) in self.slots.iter().filter(|(_, slot)| slot.channel.phase != Phase::Gone) {
             self.add_holds_of(*id, slot, now, &mut holds);
         }
@@ -32,6 +32,27 @@ impl Engine {
             budgets: self.names(purchase.counted.iter().map(|(index, ..)| *index)),
             age: now.saturating_duration_since(purchase.since),
             free_in: Some(purchase.deadline.saturating_duration_since(now)),
+            shown_by: None,
+        })
+    }
+
+    /// The authorizations in doubt.
+    fn unclear_holds(&self) -> impl Iterator<Item = OpenHold> {
+        self.open_authorizations.unclear(self.time, &self.policy.authorizations).map(|open| {
+            let mut budgets: Vec<_> = open.budgets.iter().map(|budget| Arc::clone(&budget.name)).collect();
+            budgets.sort_unstable();
+            budgets.dedup();
+            OpenHold {
+                reason: HoldReason::InDoubt,
+                held: open.terms.price,
+                payee: open.terms.payee,
+                channel: None,
+                host: Some(open.host).filter(|host| !host.is_empty()),
+                budgets,
+                age: Duration::from_secs(self.time.wall.saturating_sub(open.since)),
+                free_in: None,
+                shown_by: Some(ShownBy { valid_before: open.valid_before, chain: open.chain }),
+            }
         })
     }
 
@@ -51,6 +72,7 @@ impl Engine {
                 budgets,
                 age,
                 free_in,
+                shown_by: None,
             });
         };
         let counted = || self.names(slot.covered.iter().map(|covered| covered.index));

@@ -34,6 +34,7 @@ mod slot;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod usage;
 #[cfg(test)]
 mod view;
 
@@ -58,11 +59,11 @@ use crate::protocol::{
     Signature,
 };
 
-pub use authorization::{Authorization, Occasion};
+pub use authorization::{Authorization, KnownAuthorization, Occasion};
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
-pub use open_authorization::AuthorizationTime;
-pub use open_hold::{HoldReason, OpenHold};
+pub use open_authorization::{AuthorizationTime, UseDoubt};
+pub use open_hold::{HoldReason, OpenHold, ShownBy};
 pub use purchase_key::PurchaseKey;
 pub use question::Question;
 
@@ -172,6 +173,15 @@ pub enum Input {
     Idle,
     /// Shutdown: record what is only in memory, without reserving ahead.
     Flush,
+    /// A chain has shown whether the authorization with this nonce was used, for [`Engine::doubts`].
+    UsageShown {
+        /// The nonce.
+        nonce: [u8; 32],
+        /// Whether it was used, after a confirmed block.
+        is_used: bool,
+        /// The time of that block, in seconds since 1970.
+        block_time: u64,
+    },
     /// Whether nothing may be signed. What is already signed continues.
     Freeze(bool),
     /// A run with this budget begins.
@@ -269,6 +279,11 @@ pub enum Record {
     AuthorizationTaken([u8; 32], u64),
     /// The request of the authorization with this nonce was served without it: no later request continues it.
     AuthorizationUnneeded([u8; 32]),
+    /// The chain has shown that the authorization with this nonce was used; the purchase is not repeated until this time, in
+    /// seconds since 1970.
+    AuthorizationUsed([u8; 32], u64),
+    /// The chain has shown that the authorization with this nonce expired unused.
+    AuthorizationUnused([u8; 32]),
     /// The budgets of a channel.
     Hold(ChannelId, Box<Hold>),
     /// What a budget has spent.
@@ -330,6 +345,8 @@ pub struct Engine {
     ended: Seq,
     /// The records of the current input.
     records: Vec<Record>,
+    /// Records that each write repeats until one is durable, with the first write that has them.
+    repeated: Vec<(Seq, Record)>,
     /// Effects that wait for a write.
     blocked: Vec<Blocked>,
     effects: VecDeque<Effect>,
@@ -403,6 +420,7 @@ impl Engine {
             newest: Seq(0),
             ended: Seq(0),
             records: Vec::new(),
+            repeated: Vec::new(),
             blocked: Vec::new(),
             effects: VecDeque::new(),
         }
@@ -416,17 +434,10 @@ impl Engine {
         self
     }
 
-    /// With authorizations of an earlier run that a payee may still redeem. The second value is until when a purchase that was
-    /// paid for and not delivered is not repeated, in seconds since 1970.
+    /// With authorizations of an earlier run that a payee may still redeem, or has redeemed for all that is known.
     #[must_use]
-    pub fn with_open_authorizations(
-        mut self,
-        open: &[(Authorization, Option<u64>)],
-        now: AuthorizationTime,
-    ) -> Self {
-        for (authorization, taken_until) in open {
-            self.open_authorizations.restore(authorization, *taken_until, now);
-        }
+    pub fn with_open_authorizations(mut self, open: &[KnownAuthorization], now: AuthorizationTime) -> Self {
+        open.iter().for_each(|known| self.open_authorizations.restore(known, now));
         self
     }
 
@@ -448,8 +459,9 @@ impl Engine {
             self.forget_ended_budgets();
         }
         if !self.records.is_empty() {
+            let mut records = self.repeat_records();
+            records.append(&mut self.records);
             self.newest = self.next_write();
-            let records = std::mem::take(&mut self.records);
             self.effects.push_back(Effect::Persist(self.newest, records));
         }
     }
@@ -543,6 +555,7 @@ impl Engine {
             Input::Tick => self.tick(now),
             Input::Idle => self.persist_dirty(),
             Input::Flush => self.flush(),
+            Input::UsageShown { nonce, is_used, block_time } => self.usage_shown(&nonce, is_used, block_time),
             Input::Freeze(is_frozen) => {
                 self.is_frozen = is_frozen;
                 if is_frozen {

@@ -852,6 +852,8 @@ impl Model {
             | Record::AuthorizationEnded(_)
             | Record::AuthorizationTaken(..)
             | Record::AuthorizationUnneeded(_)
+            | Record::AuthorizationUsed(..)
+            | Record::AuthorizationUnused(_)
             | Record::Frozen(_) => {}
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);

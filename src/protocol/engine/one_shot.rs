@@ -103,12 +103,12 @@ impl Engine {
         let mut beside = Amount::ZERO;
         if let Some(key) = key {
             let times = (self.time, self.policy.authorizations.retry_window.as_secs());
-            self.open_authorizations.forget_old(times.0, times.1);
+            self.open_authorizations.forget_old(self.time, &self.policy.authorizations);
             let purchase = (key, self.payer, own);
             match self.open_authorizations.join(purchase, &offer.terms(), limit, times)? {
                 Join::Present(open) => return Ok((open.0, None)),
                 Join::Separate { .. }
-                    if self.open_authorizations.len() >= self.policy.authorizations.open =>
+                    if self.open_authorizations.len(times.0, times.1) >= self.policy.authorizations.open =>
                 {
                     return Err(Refusal::TooManyOpen);
                 }
@@ -228,9 +228,13 @@ impl Engine {
         let Some(purchase) = self.one_shots.get_mut(&id) else { return };
         purchase.stage = OneShotStage::Recording;
         purchase.draft = draft;
-        let (nonce, key) = (purchase.nonce, purchase.key);
+        let (nonce, key, host) = (purchase.nonce, purchase.key, Arc::clone(&purchase.limit.host));
         let (terms, draft) = (purchase.terms.clone(), purchase.draft.clone());
-        let authorization = Authorization { nonce, terms, draft, payer: self.payer.unwrap_or_default(), key };
+        let counted = purchase.counted.iter();
+        let counted =
+            counted.map(|(index, cost, at)| (self.budgets.key(*index).clone(), *cost, *at)).collect();
+        let payer = self.payer.unwrap_or_default();
+        let authorization = Authorization { nonce, terms, draft, payer, key, host, counted };
         self.open_authorizations.begin(&authorization, self.time);
         self.records.push(Record::Authorization(Box::new(authorization)));
         self.blocked.push(Blocked { after, since, action: Action::GrantOneShot(id) });
@@ -265,7 +269,7 @@ impl Engine {
     fn end_unsigned(&mut self, purchase: &mut OneShotPurchase) {
         if matches!(purchase.stage, OneShotStage::Recording) {
             self.discount(purchase);
-            self.end_authorization(purchase.nonce);
+            self.end_never_signed(purchase.nonce);
         }
     }
 
@@ -277,10 +281,16 @@ impl Engine {
         }
     }
 
-    /// An authorization was accepted, or never signed.
+    /// An authorization was accepted.
     fn end_authorization(&mut self, nonce: [u8; 32]) {
         self.open_authorizations.end(&nonce);
         self.records.push(Record::AuthorizationEnded(nonce));
+    }
+
+    /// An authorization was never signed, so that it counts in no budget any more.
+    fn end_never_signed(&mut self, nonce: [u8; 32]) {
+        self.open_authorizations.end(&nonce);
+        self.record_until_durable(Record::AuthorizationEnded(nonce));
     }
 
     /// Records that the payment was not sent this time.
@@ -290,7 +300,7 @@ impl Engine {
             let is_unsent = matches!(purchase.stage, OneShotStage::Recording | OneShotStage::InFlight);
             if purchase.retries == 0 && !purchase.is_joined && is_unsent {
                 self.discount(&mut purchase);
-                self.end_authorization(purchase.nonce);
+                self.end_never_signed(purchase.nonce);
             }
             self.open_authorizations.release(&purchase.nonce);
         }

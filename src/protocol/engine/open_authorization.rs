@@ -1,13 +1,16 @@
 //! Authorizations that a seller may still redeem and whose request has ended: a later request for the same purchase
-//! presents them again, instead of a second one that could be redeemed in addition.
+//! presents them again, instead of a second one that could be redeemed in addition. If there is a node, their chain shows
+//! whether they were used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::authorization::Authorization;
+use super::authorization::{Authorization, KnownAuthorization};
 use super::purchase_key::PurchaseKey;
-use crate::protocol::policy::SpendLimit;
-use crate::protocol::schemes::Draft;
+use crate::protocol::budget::{BudgetAmount, BudgetKey};
+use crate::protocol::host_name::HostName;
+use crate::protocol::policy::{AuthorizationLimits, SpendLimit};
+use crate::protocol::schemes::{Draft, UseQuery};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Amount, Money, Refusal};
 
@@ -17,14 +20,23 @@ pub(super) struct OpenAuthorizations {
     all: BTreeMap<[u8; 32], OpenAuthorization>,
     /// The nonces of each purchase, the oldest first.
     by_key: BTreeMap<PurchaseKey, Vec<[u8; 32]>>,
+    /// The chains that can be asked.
+    chains: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
 struct OpenAuthorization {
-    key: PurchaseKey,
+    key: Option<PurchaseKey>,
     draft: Draft,
     terms: Terms,
     payer: Address,
+    host: HostName,
+    /// What it counts for in its budgets, and since which minute.
+    counted: Vec<(BudgetKey, BudgetAmount, u64)>,
+    /// When it was recorded, in seconds since 1970.
+    since: u64,
+    /// Whether its chain has shown that it was used.
+    is_used: bool,
     /// When it expires, in seconds since 1970.
     valid_before: u64,
     /// The same by the running clock.
@@ -42,6 +54,45 @@ enum OpenState {
     Unneeded,
     /// The seller took it and withheld the response; the purchase is not repeated until this time.
     Taken { until: u64 },
+}
+
+/// An authorization that a chain is to be asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UseDoubt {
+    /// Its nonce.
+    pub nonce: [u8; 32],
+    /// What to ask.
+    pub query: UseQuery,
+    /// Whether it has expired, so that the chain can also show that it never was used.
+    pub has_expired: bool,
+}
+
+/// An authorization with an unclear outcome, as shown to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnclearAuthorization {
+    /// What it pays.
+    pub terms: Terms,
+    /// The host that it pays.
+    pub host: HostName,
+    /// The budgets that it counts in.
+    pub budgets: Vec<BudgetKey>,
+    /// When it was recorded, in seconds since 1970.
+    pub since: u64,
+    /// When it expires, in seconds since 1970.
+    pub valid_before: u64,
+    /// The chain that knows its outcome, and whether that is asked.
+    pub chain: Option<(u64, bool)>,
+}
+
+/// What follows from what a chain has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Nothing.
+    Nothing,
+    /// It was used: its purchase, which was not delivered, is not repeated until this time.
+    Used { until: u64 },
+    /// It expired unused: what it counted for.
+    Unused { counted: Vec<(BudgetKey, BudgetAmount, u64)> },
 }
 
 /// The time, in seconds. An authorization has expired if it has by both clocks: setting the wall clock forward ends nothing.
@@ -68,31 +119,52 @@ pub(super) enum Join {
 impl OpenAuthorizations {
     /// An authorization is about to be signed for a request, if it expires and belongs to a purchase.
     pub(super) fn begin(&mut self, authorization: &Authorization, now: AuthorizationTime) {
-        self.add(authorization, OpenState::InUse, now);
+        self.add(authorization, (OpenState::InUse, now.wall), now);
+    }
+
+    /// Sets the chains that can be asked.
+    pub(super) fn set_chains(&mut self, chains: BTreeSet<u64>) {
+        self.chains = chains;
     }
 
     /// Adds what the journal has of an earlier run.
-    pub(super) fn restore(
-        &mut self,
-        authorization: &Authorization,
-        taken_until: Option<u64>,
-        now: AuthorizationTime,
-    ) {
-        self.add(
-            authorization,
-            taken_until.map_or(OpenState::Unclear, |until| OpenState::Taken { until }),
-            now,
-        );
+    pub(super) fn restore(&mut self, known: &KnownAuthorization, now: AuthorizationTime) {
+        let KnownAuthorization { authorization, since, taken_until, is_used } = known;
+        let state = taken_until.map_or(OpenState::Unclear, |until| OpenState::Taken { until });
+        self.add(authorization, (state, *since), now);
+        if let Some(open) = self.all.get_mut(&authorization.nonce) {
+            open.is_used = *is_used;
+            // The budgets of runs have ended with the process.
+            open.counted.retain(|(budget, ..)| !budget.is_of_run());
+        }
     }
 
-    fn add(&mut self, authorization: &Authorization, state: OpenState, now: AuthorizationTime) {
-        let Authorization { nonce, terms, draft, payer, key } = authorization;
-        let (Some(key), Some(valid_before)) = (*key, draft.valid_before()) else { return };
-        let (draft, terms, payer) = (draft.clone(), terms.clone(), *payer);
+    fn add(
+        &mut self,
+        authorization: &Authorization,
+        (state, since): (OpenState, u64),
+        now: AuthorizationTime,
+    ) {
+        let Authorization { nonce, terms, draft, payer, key, host, counted } = authorization.clone();
+        let Some(valid_before) = draft.valid_before() else { return };
         let runs_until = now.running.saturating_add(valid_before.saturating_sub(now.wall));
-        self.all
-            .insert(*nonce, OpenAuthorization { key, draft, terms, payer, valid_before, runs_until, state });
-        self.by_key.entry(key).or_default().push(*nonce);
+        let open = OpenAuthorization {
+            key,
+            draft,
+            terms,
+            payer,
+            host,
+            counted,
+            since,
+            is_used: false,
+            valid_before,
+            runs_until,
+            state,
+        };
+        self.all.insert(nonce, open);
+        if let Some(key) = key {
+            self.by_key.entry(key).or_default().push(nonce);
+        }
     }
 
     /// Checks that no earlier payment for a purchase may still be redeemed, or was taken a short time ago.
@@ -163,37 +235,134 @@ impl OpenAuthorizations {
     /// It was accepted, or never signed.
     pub(super) fn end(&mut self, nonce: &[u8; 32]) {
         let Some(open) = self.all.remove(nonce) else { return };
-        if let Some(nonces) = self.by_key.get_mut(&open.key) {
+        if let Some(key) = open.key
+            && let Some(nonces) = self.by_key.get_mut(&key)
+        {
             nonces.retain(|other| other != nonce);
             if nonces.is_empty() {
-                self.by_key.remove(&open.key);
+                self.by_key.remove(&key);
             }
         }
     }
 
-    /// Forgets those that can no longer be redeemed and whose purchase may be repeated; `retry_window` is in seconds.
-    pub(super) fn forget_old(&mut self, now: AuthorizationTime, retry_window: u64) {
-        let old: Vec<[u8; 32]> = self
-            .all
-            .iter()
-            .filter(|(_, open)| open.is_old(now, retry_window))
-            .map(|(nonce, _)| *nonce)
-            .collect();
-        old.iter().for_each(|nonce| self.end(nonce));
+    /// Forgets those that can no longer be redeemed, whose purchase may be repeated, and which no chain is asked about any
+    /// more. Of those that one is still asked about, as many as may be open are kept, the newest.
+    pub(super) fn forget_old(&mut self, now: AuthorizationTime, limits: &AuthorizationLimits) {
+        let retry_window = limits.retry_window.as_secs();
+        let is_old = |(_, open): &(&[u8; 32], &OpenAuthorization)| open.is_old(now, retry_window);
+        let (mut asked, mut forgotten): (Vec<_>, Vec<_>) =
+            self.all.iter().filter(is_old).partition(|(_, open)| open.is_asked(&self.chains, now, limits));
+        if asked.len() > limits.open {
+            asked.sort_by_key(|(_, open)| open.valid_before);
+            asked.truncate(asked.len() - limits.open);
+            forgotten.extend(asked);
+        }
+        let forgotten: Vec<[u8; 32]> = forgotten.into_iter().map(|(nonce, _)| *nonce).collect();
+        forgotten.iter().for_each(|nonce| self.end(nonce));
+    }
+
+    /// Those that this chain is to be asked about.
+    pub(super) fn doubts(&self, chain: u64, now: AuthorizationTime) -> Vec<UseDoubt> {
+        let doubt = |(nonce, open): (&[u8; 32], &OpenAuthorization)| {
+            let query = open.asks(&self.chains).filter(|query| query.chain_id == chain)?;
+            // The seller would recognize it and serve, even if it has taken it.
+            let is_served = open.draft.is_identified() && open.draft.is_usable(now.wall);
+            let has_expired = open.has_expired(now, 0);
+            (open.state != OpenState::InUse && !is_served).then_some(UseDoubt {
+                nonce: *nonce,
+                query,
+                has_expired,
+            })
+        };
+        self.all.iter().filter_map(doubt).collect()
+    }
+
+    /// Those with an unclear outcome that can still become clear or be presented, without those that a request presents now.
+    pub(super) fn unclear(
+        &self,
+        now: AuthorizationTime,
+        limits: &AuthorizationLimits,
+    ) -> impl Iterator<Item = UnclearAuthorization> {
+        let unclear = self.all.values().filter(move |open| match open.state {
+            OpenState::InUse => false,
+            OpenState::Unclear | OpenState::Unneeded
+                if !open.is_used && !open.is_old(now, limits.retry_window.as_secs()) =>
+            {
+                true
+            }
+            // Of one that was taken, the seller says so.
+            OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } => {
+                open.is_asked(&self.chains, now, limits)
+            }
+        });
+        unclear.map(|open| {
+            let query = open.draft.use_query(open.payer);
+            UnclearAuthorization {
+                terms: open.terms.clone(),
+                host: HostName::clone(&open.host),
+                budgets: open.counted.iter().map(|(budget, ..)| budget.clone()).collect(),
+                since: open.since,
+                valid_before: open.valid_before,
+                chain: query.map(|query| (query.chain_id, self.chains.contains(&query.chain_id))),
+            }
+        })
+    }
+
+    /// The chain has shown whether one was used, in a confirmed block with this time, in seconds since 1970.
+    pub(super) fn shown(
+        &mut self,
+        nonce: &[u8; 32],
+        is_used: bool,
+        block_time: u64,
+        (now, retry_window): (AuthorizationTime, u64),
+    ) -> Shown {
+        let Some(open) = self.all.get_mut(nonce) else { return Shown::Nothing };
+        match open.state {
+            // A request presents it again: its outcome comes first.
+            OpenState::InUse => Shown::Nothing,
+            OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } if open.is_used => {
+                Shown::Nothing
+            }
+            OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } if is_used => {
+                open.is_used = true;
+                let until = match open.state {
+                    OpenState::Taken { until } => until,
+                    // The end of a purchase that has no part in it means nothing.
+                    OpenState::InUse | OpenState::Unclear | OpenState::Unneeded => {
+                        now.wall.saturating_add(retry_window)
+                    }
+                };
+                if open.state == OpenState::Unclear {
+                    open.state = OpenState::Taken { until };
+                }
+                Shown::Used { until }
+            }
+            OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } => {
+                // Until then it may be used in a later block. A block from the future ends nothing.
+                if block_time <= open.valid_before || !open.has_expired(now, 0) {
+                    return Shown::Nothing;
+                }
+                let counted = std::mem::take(&mut open.counted);
+                self.end(nonce);
+                Shown::Unused { counted }
+            }
+        }
     }
 
     /// Whether there are some whose request has ended and that still count.
     pub(super) fn has_ended(&self, now: AuthorizationTime, retry_window: u64) -> bool {
         let counts = |open: &OpenAuthorization| match open.state {
             OpenState::InUse | OpenState::Unneeded => false,
-            OpenState::Unclear | OpenState::Taken { .. } => !open.is_old(now, retry_window),
+            OpenState::Unclear | OpenState::Taken { .. } => {
+                open.key.is_some() && !open.is_old(now, retry_window)
+            }
         };
         self.all.values().any(counts)
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
+    /// How many there are that may still be redeemed, or whose purchase is not to be repeated.
+    pub(super) fn len(&self, now: AuthorizationTime, retry_window: u64) -> usize {
+        self.all.values().filter(|open| !open.is_old(now, retry_window)).count()
     }
 
     /// What a request for the purchase `key` does on these terms. One whose own request has not ended is never joined:
@@ -212,7 +381,10 @@ impl OpenAuthorizations {
     ) -> Result<Join, Refusal> {
         let wait = |until: u64| Duration::from_secs(until.saturating_sub(now.wall).max(1));
         let nonces = self.by_key.get(&key).into_iter().flatten();
-        let all: Vec<&OpenAuthorization> = nonces.filter_map(|nonce| self.all.get(nonce)).collect();
+        let all: Vec<&OpenAuthorization> = nonces
+            .filter_map(|nonce| self.all.get(nonce))
+            .filter(|open| !open.is_old(now, retry_window))
+            .collect();
         let taken = all.iter().filter_map(|open| match open.state {
             OpenState::Taken { until } => Some(until),
             OpenState::InUse | OpenState::Unclear | OpenState::Unneeded => None,
@@ -271,6 +443,17 @@ impl OpenAuthorization {
         }
     }
 
+    /// What its chain is to be asked, if it can be and has not answered.
+    fn asks(&self, chains: &BTreeSet<u64>) -> Option<UseQuery> {
+        let query = self.draft.use_query(self.payer).filter(|_| !self.is_used);
+        query.filter(|query| chains.contains(&query.chain_id))
+    }
+
+    /// Whether its chain is still asked.
+    fn is_asked(&self, chains: &BTreeSet<u64>, now: AuthorizationTime, limits: &AuthorizationLimits) -> bool {
+        self.asks(chains).is_some() && !self.has_expired(now, limits.ask_chain_for.as_secs())
+    }
+
     /// Whether it expired at least this many seconds ago.
     fn has_expired(&self, now: AuthorizationTime, ago: u64) -> bool {
         self.valid_before.saturating_add(ago) <= now.wall
@@ -317,7 +500,25 @@ mod tests {
         let (nonce, known) = ([byte; 32], known());
         let context = DrawContext { nonce, now: 1000, max_validity: 600, asset: Some(&known) };
         let draft = offer.draw_one_shot(&context).unwrap();
-        Authorization { nonce, terms: offer.terms(), draft, payer: PAYER, key: Some(KEY) }
+        let (terms, host) = (offer.terms(), "bob.example".into());
+        let counted = vec![(budget(), cost(), 16)];
+        Authorization { nonce, terms, draft, payer: PAYER, key: Some(KEY), host, counted }
+    }
+
+    fn budget() -> BudgetKey {
+        BudgetKey { name: "daily".into(), unit: "usd".into(), host: None }
+    }
+
+    fn cost() -> BudgetAmount {
+        "5".parse().unwrap()
+    }
+
+    fn limits() -> AuthorizationLimits {
+        AuthorizationLimits { ask_chain_for: Duration::from_secs(1000), ..AuthorizationLimits::default() }
+    }
+
+    fn known_as(byte: u8, taken_until: Option<u64>) -> KnownAuthorization {
+        KnownAuthorization { authorization: authorization(byte, 5), since: 1000, taken_until, is_used: false }
     }
 
     fn limit(most: u64) -> SpendLimit {
@@ -333,7 +534,7 @@ mod tests {
 
     /// What a request for `price` gets at this time: `new`, the number of an authorization, or a refusal with its wait.
     fn join(open: &mut OpenAuthorizations, price: u64, most: u64, now: AuthorizationTime) -> String {
-        open.forget_old(now, WINDOW);
+        open.forget_old(now, &limits());
         match open.join((KEY, Some(PAYER), None), &authorization(0, price).terms, &limit(most), (now, WINDOW))
         {
             Ok(Join::Separate { .. }) => "new".to_owned(),
@@ -359,7 +560,7 @@ mod tests {
         open.release(&[2; 32]);
         open.end(&[1; 32]);
         assert_eq!(join(&mut open, 5, 100, at(1001)), "2");
-        assert_eq!(open.len(), 2);
+        assert_eq!(open.len(at(1001), WINDOW), 2);
         let other = open.join(
             (PurchaseKey([9; 32]), Some(PAYER), None),
             &authorization(0, 5).terms,
@@ -389,7 +590,7 @@ mod tests {
             open.begin(&authorization(1, 5), at(1000));
             open.release(&[1; 32]);
             assert_eq!(join(&mut open, 5, 100, now), expected, "{now:?}");
-            assert_eq!(open.len(), usize::from(expected != "new"), "{now:?}");
+            assert_eq!(open.len(now, WINDOW), usize::from(expected != "new"), "{now:?}");
         }
     }
 
@@ -437,6 +638,104 @@ mod tests {
         }
     }
 
+    /// With one whose request has ended, on a chain that can be asked.
+    fn in_doubt() -> OpenAuthorizations {
+        let mut open = OpenAuthorizations::default();
+        open.set_chains([1].into());
+        open.begin(&authorization(1, 5), at(1000));
+        open.release(&[1; 32]);
+        open
+    }
+
+    fn asks(open: &OpenAuthorizations, now: AuthorizationTime) -> Vec<(u8, bool)> {
+        open.doubts(1, now).iter().map(|doubt| (doubt.nonce[0], doubt.has_expired)).collect()
+    }
+
+    #[test]
+    fn unused_counts_only_in_a_block_past_the_expiry_and_by_both_clocks() {
+        let freed = Shown::Unused { counted: vec![(budget(), cost(), 16)] };
+        for (block_time, now, is_freed) in [
+            (1101, at(1100), true),
+            (u64::MAX, at(1100), true),
+            // In a block of that very time, some tokens take it.
+            (1100, at(1200), false),
+            (0, at(1200), false),
+            // The block is from the future.
+            (1101, at(1099), false),
+            (u64::MAX, at(1001), false),
+            // The wall clock was set forward, or back.
+            (1101, AuthorizationTime { wall: 4600, running: 501 }, false),
+            (1101, AuthorizationTime { wall: 100, running: 5000 }, false),
+        ] {
+            let mut open = in_doubt();
+            let shown = open.shown(&[1; 32], false, block_time, (now, WINDOW));
+            assert_eq!(shown == freed, is_freed, "{block_time} {now:?}: {shown:?}");
+            assert_eq!(open.all.len(), usize::from(!is_freed), "{block_time} {now:?}");
+            // The purchase may be repeated at once, and nothing is freed twice.
+            if is_freed {
+                assert_eq!(join(&mut open, 5, 100, now), "new");
+                assert_eq!(open.shown(&[1; 32], false, block_time, (now, WINDOW)), Shown::Nothing);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_chain_shows_as_used_was_taken_and_is_not_asked_about_again() {
+        let mut open = in_doubt();
+        assert_eq!(asks(&open, at(1001)), [(1, false)]);
+        assert_eq!(open.shown(&[1; 32], true, 0, (at(1005), WINDOW)), Shown::Used { until: 1065 });
+        assert_eq!(
+            (join(&mut open, 5, 100, at(1006)), asks(&open, at(1006))),
+            ("taken 59".to_owned(), vec![])
+        );
+        // It contradicts itself.
+        assert_eq!(open.shown(&[1; 32], false, 5000, (at(1200), WINDOW)), Shown::Nothing);
+        assert_eq!(join(&mut open, 5, 100, at(1065)), "new");
+        // The seller has said so before: the time does not begin again.
+        let mut open = in_doubt();
+        open.take(&[1; 32], 1020);
+        assert_eq!(asks(&open, at(1010)), [(1, false)]);
+        assert_eq!(open.shown(&[1; 32], true, 0, (at(1019), WINDOW)), Shown::Used { until: 1020 });
+        // It has said so, and it is not true.
+        let mut open = in_doubt();
+        open.take(&[1; 32], 1020);
+        assert!(matches!(open.shown(&[1; 32], false, 1101, (at(1101), WINDOW)), Shown::Unused { .. }));
+    }
+
+    #[test]
+    fn nothing_is_shown_of_one_that_a_request_presents() {
+        let mut open = in_doubt();
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "1");
+        assert_eq!(asks(&open, at(1001)), []);
+        assert_eq!(open.shown(&[1; 32], true, 5000, (at(5000), WINDOW)), Shown::Nothing);
+        assert_eq!(open.shown(&[1; 32], false, 5000, (at(5000), WINDOW)), Shown::Nothing);
+        open.release(&[1; 32]);
+        assert_eq!(asks(&open, at(1100)), [(1, true)]);
+    }
+
+    #[test]
+    fn a_chain_is_asked_for_a_while_and_meanwhile_the_purchase_may_be_repeated() {
+        let mut open = in_doubt();
+        for (now, expected, asked) in
+            [(1159, "unclear 1", 1), (1160, "new", 1), (2099, "new", 1), (2100, "new", 0)]
+        {
+            assert_eq!(join(&mut open, 5, 100, at(now)), expected, "{now}");
+            assert_eq!(asks(&open, at(now)).len(), asked, "{now}");
+            let counted = usize::from(now < 1160);
+            assert_eq!(open.len(at(now), WINDOW), counted, "{now}");
+        }
+        // Not more than may be open.
+        let mut open = in_doubt();
+        open.begin(&authorization(2, 5), at(1000));
+        open.release(&[2; 32]);
+        open.forget_old(at(1300), &AuthorizationLimits { open: 1, ..limits() });
+        assert_eq!(open.all.len(), 1);
+        // Without a node, it is forgotten.
+        let mut open = in_doubt();
+        open.set_chains([2].into());
+        assert_eq!((join(&mut open, 5, 100, at(1160)), open.all.len()), ("new".to_owned(), 0));
+    }
+
     #[test]
     fn what_was_taken_is_not_repeated_within_the_window() {
         let mut open = OpenAuthorizations::default();
@@ -447,8 +746,8 @@ mod tests {
         assert_eq!(join(&mut open, 5, 100, at(1061)), "new");
         // Known after a restart, too.
         let mut open = OpenAuthorizations::default();
-        open.restore(&authorization(1, 5), Some(1061), at(1001));
-        open.restore(&authorization(2, 5), None, at(1001));
+        open.restore(&known_as(1, Some(1061)), at(1001));
+        open.restore(&known_as(2, None), at(1001));
         assert_eq!(join(&mut open, 5, 100, at(1001)), "taken 60");
         assert_eq!(join(&mut open, 5, 100, at(1061)), "2");
     }
@@ -506,9 +805,14 @@ mod tests {
             assert_eq!(join(&mut open, price, 6, at(1001)), "new", "{price}");
         }
         assert!(!open.has_ended(at(1001), WINDOW) && open.check(KEY, at(1001), WINDOW).is_ok());
-        open.forget_old(at(1099), WINDOW);
-        assert_eq!(open.len(), 1, "it can be redeemed");
-        open.forget_old(at(1100), WINDOW);
-        assert_eq!(open.len(), 0);
+        open.forget_old(at(1099), &limits());
+        assert_eq!(open.len(at(1099), WINDOW), 1, "it can be redeemed");
+        // The chain tells whether it was, and that changes no purchase.
+        open.set_chains([1].into());
+        assert_eq!(asks(&open, at(1099)), [(1, false)]);
+        assert!(matches!(open.shown(&[1; 32], true, 0, (at(1099), WINDOW)), Shown::Used { .. }));
+        assert_eq!((join(&mut open, 5, 6, at(1099)), asks(&open, at(1099))), ("new".to_owned(), vec![]));
+        open.forget_old(at(1100), &limits());
+        assert_eq!(open.all.len(), 0);
     }
 }

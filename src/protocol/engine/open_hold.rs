@@ -65,4 +65,15 @@ pub struct OpenHold {
     pub age: Duration,
     /// When it ends at the latest, if time alone ends it.
     pub free_in: Option<Duration>,
+    /// What shows the outcome of an authorization in doubt.
+    pub shown_by: Option<ShownBy>,
+}
+
+/// What shows the outcome of an authorization in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownBy {
+    /// When it expires, in seconds since 1970.
+    pub valid_before: u64,
+    /// The chain that knows its outcome, and whether that is asked.
+    pub chain: Option<(u64, bool)>,
 }

@@ -8,6 +8,7 @@ mod reopening;
 mod reserving;
 mod restarting;
 mod runs;
+mod usage;
 mod writing;
 
 use std::sync::Arc;

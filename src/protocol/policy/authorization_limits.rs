@@ -16,12 +16,16 @@ pub struct AuthorizationLimits {
     pub unclear_repeats: u32,
     /// How many may be open: in use, or neither expired nor known to be taken.
     pub open: usize,
+    /// How long after one has expired its chain is asked whether it was used.
+    pub ask_chain_for: Duration,
 }
 
 impl Default for AuthorizationLimits {
     /// The values of a configuration without these keys.
     fn default() -> Self {
-        let [max_validity, ahead_validity, retry_window] = [600, 30, 60].map(Duration::from_secs);
-        Self { max_validity, ahead_validity, retry_window, unclear_repeats: 6, open: 10_000 }
+        let [max_validity, ahead_validity, retry_window, ask_chain_for] =
+            [600, 30, 60, 24 * 3600].map(Duration::from_secs);
+        let (unclear_repeats, open) = (6, 10_000);
+        Self { max_validity, ahead_validity, retry_window, unclear_repeats, open, ask_chain_for }
     }
 }

@@ -10,6 +10,7 @@ mod name;
 mod scheme;
 #[cfg(feature = "testing")]
 pub mod test_token;
+mod use_query;
 pub mod x402;
 
 use http::header::{HeaderMap, HeaderName};
@@ -19,6 +20,7 @@ pub use channel_verdict::{Holding, Verdict, Violation};
 pub use malformed::Malformed;
 pub use name::SchemeName;
 pub use scheme::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme};
+pub use use_query::UseQuery;
 pub use x402::{PERMIT2, SignIn};
 
 use crate::protocol::answer::Answer;
@@ -456,6 +458,17 @@ impl Draft {
     pub fn valid_before(&self) -> Option<u64> {
         match self {
             Self::X402(draft) => Some(draft.valid_before),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
+        }
+    }
+
+    /// How a chain tells whether the payment of this payer was used; `None` if none does.
+    #[must_use]
+    pub fn use_query(&self, payer: Address) -> Option<UseQuery> {
+        match self {
+            Self::X402(draft) => Some(draft.use_query(payer)),
             Self::MicroRaiden(_) => None,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => None,

@@ -131,8 +131,8 @@ impl Market {
         self.call(index, contracts::token(), self.token, "transfer", &arguments).await
     }
 
-    /// Returns the block of the transaction.
-    async fn call(
+    /// Calls a contract from an account; returns the block of the transaction.
+    pub async fn call(
         &self,
         index: usize,
         contract: &Compiled,

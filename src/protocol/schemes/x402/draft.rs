@@ -16,6 +16,7 @@ use super::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
 use super::offer::{Requirement, TransferMethod, X402Version, requirement};
 use super::permit2::{self, Permit2Authorization};
 use crate::protocol::policy::TokenDomain;
+use crate::protocol::schemes::UseQuery;
 use crate::protocol::{Address, Signature};
 
 /// An authorization to be signed.
@@ -111,6 +112,14 @@ impl ExactDraft {
         match &self.verifier {
             Verifier::Token(domain) => eip3009::typed_data(&self.requirement, self.once(), domain, payer),
             Verifier::Permit2 => permit2::typed_data(&self.requirement, self.once()),
+        }
+    }
+
+    /// How the contract tells whether it was used. It also says so of one that was canceled, which tollpass never does.
+    pub(in crate::protocol::schemes) fn use_query(&self, payer: Address) -> UseQuery {
+        match &self.verifier {
+            Verifier::Token(_) => eip3009::use_query(&self.requirement, self.nonce, payer),
+            Verifier::Permit2 => permit2::use_query(&self.requirement, self.nonce, payer),
         }
     }
 

@@ -6,10 +6,11 @@ use ethers_core::utils::{hex, keccak256};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::eip712::{Once, fields, number, word};
+use super::eip712::{Once, call, fields, number, word};
 use super::offer::Requirement;
 use crate::protocol::Address;
 use crate::protocol::policy::TokenDomain;
+use crate::protocol::schemes::UseQuery;
 
 /// The hash of the EIP-712 type of a token's domain.
 static DOMAIN_TYPE: LazyLock<[u8; 32]> = LazyLock::new(|| {
@@ -103,4 +104,15 @@ pub(super) fn typed_data(
             "nonce": hex::encode_prefixed(once.nonce),
         },
     })
+}
+
+/// How the token tells whether the authorization with a nonce was used.
+pub(super) fn use_query(requirement: &Requirement, nonce: [u8; 32], payer: Address) -> UseQuery {
+    let arguments = [word(&payer.0), nonce];
+    UseQuery {
+        chain_id: requirement.chain_id,
+        contract: requirement.token,
+        call: call(b"authorizationState(address,bytes32)", &arguments),
+        mask: [0xff; 32],
+    }
 }

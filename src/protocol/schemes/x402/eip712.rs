@@ -1,6 +1,7 @@
-//! The encoding of EIP-712, and what all authorizations have.
+//! The encoding of EIP-712 and of calls, and what all authorizations have.
 
 use ethers_core::types::U256;
+use ethers_core::utils::keccak256;
 use serde_json::{Value, json};
 
 /// What makes an authorization usable once, and until when.
@@ -28,4 +29,11 @@ pub(super) fn number(number: u64) -> [u8; 32] {
     let mut word = [0; 32];
     U256::from(number).to_big_endian(&mut word);
     word
+}
+
+/// The data of a call of a function that takes these words.
+pub(super) fn call(function: &[u8], arguments: &[[u8; 32]]) -> Vec<u8> {
+    let mut data = keccak256(function)[..4].to_vec();
+    arguments.iter().for_each(|argument| data.extend_from_slice(argument));
+    data
 }

@@ -14,8 +14,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::contracts::{EXACT_PROXY, PERMIT2};
-use super::eip712::{Once, fields, number, word};
+use super::eip712::{Once, call, fields, number, word};
 use super::offer::Requirement;
+use crate::protocol::schemes::UseQuery;
 use crate::protocol::{Address, Amount, AssetId, Money};
 
 /// The hash of the EIP-712 type of Permit2's domain, which has no version.
@@ -129,4 +130,17 @@ pub(super) fn typed_data(requirement: &Requirement, once: Once) -> Value {
             "witness": {"to": payee, "validAfter": "0"},
         },
     })
+}
+
+/// How Permit2 tells whether a nonce was used: its last byte is the place of a bit in the word that the other bytes number.
+pub(super) fn use_query(requirement: &Requirement, nonce: [u8; 32], payer: Address) -> UseQuery {
+    let [rest @ .., place] = nonce;
+    let mut mask = [0; 32];
+    mask[31 - usize::from(place / 8)] = 1 << (place % 8);
+    UseQuery {
+        chain_id: requirement.chain_id,
+        contract: PERMIT2,
+        call: call(b"nonceBitmap(address,uint256)", &[word(&payer.0), word(&rest)]),
+        mask,
+    }
 }

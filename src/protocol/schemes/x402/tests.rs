@@ -60,6 +60,34 @@ fn known(symbol: &str, network: &str) -> KnownAsset {
     well_known().into_iter().find(|known| known.symbol == symbol && known.network == network).unwrap()
 }
 
+/// The selector and the layout of `authorizationState(address,bytes32)` are those of EIP-3009.
+#[test]
+fn the_token_tells_whether_a_payment_was_used() {
+    let draft = draw(&read_v2(&[offer()]).unwrap()[0], 1000).unwrap();
+    let query = draft.use_query(PAYER.parse().unwrap());
+    let call = format!("e94a0102{:0>64}{}", &PAYER[2..].to_lowercase(), "11".repeat(32));
+    assert_eq!(ethers_core::utils::hex::encode(&query.call), call);
+    assert_eq!(query.contract.to_string(), "0x036CbD53842c5426634e7929541eC2318f3dCF7e");
+    assert_eq!(query.chain_id, 84532);
+    let mut word = [0; 32];
+    assert!(!query.is_used(&word));
+    word[31] = 1;
+    assert!(query.is_used(&word));
+    // The bit 0x91 of the word that the other bytes number.
+    let nonce = std::array::from_fn(|place| if place == 31 { 0x91 } else { 0x11 });
+    let query = ExactDraft { verifier: Verifier::Permit2, nonce, ..draft }.use_query(PAYER.parse().unwrap());
+    let call = format!("4fe02b44{:0>64}00{}", &PAYER[2..].to_lowercase(), "11".repeat(31));
+    assert_eq!(ethers_core::utils::hex::encode(&query.call), call);
+    assert_eq!(query.contract, PERMIT2);
+    let bit = |place: usize| {
+        let mut word = [0; 32];
+        word[31 - place / 8] = 1 << (place % 8);
+        word
+    };
+    assert!(query.is_used(&bit(0x91)) && query.is_used(&[0xff; 32]));
+    assert!([0x90, 0x92, 0x11, 0].iter().all(|place| !query.is_used(&bit(*place))));
+}
+
 fn draw(offer: &ExactOffer, now: u64) -> Result<ExactDraft, Refusal> {
     let known = known("USDC", "eip155:84532");
     Exact::draw(offer, &DrawContext { nonce: NONCE, now, max_validity: 600, asset: Some(&known) })

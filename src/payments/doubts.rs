@@ -1,0 +1,149 @@
+//! Asks the nodes of networks whether payments were used whose outcome is unclear, in one task per network. Only an answer
+//! about a confirmed block counts: whatever else a node says, or does not say, is asked again later.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::message::Message;
+use super::shared_engine::SharedEngine;
+use crate::chain::{ChainError, ConfirmedBlock, Network};
+use crate::failpoint;
+use crate::limits::Limits;
+use crate::protocol::engine::{Input, UseDoubt};
+
+/// After this many doublings a pause stays the same.
+const LONGEST_PAUSE: u32 = 6;
+
+/// Asks the node of one network.
+pub(super) struct DoubtWatcher {
+    network: Network,
+    engine: Arc<SharedEngine>,
+    mailbox: mpsc::WeakSender<Message>,
+    /// The pause between two rounds.
+    every: Duration,
+    /// How many questions are asked at once.
+    at_once: usize,
+    /// When to ask about a payment again.
+    asked: HashMap<[u8; 32], AskedBefore>,
+    /// How many rounds in a row have failed.
+    failures: u32,
+}
+
+/// An earlier question without an answer.
+#[derive(Clone, Copy)]
+struct AskedBefore {
+    times: u32,
+    next: Instant,
+    had_expired: bool,
+}
+
+impl DoubtWatcher {
+    pub(super) fn new(
+        network: Network,
+        engine: Arc<SharedEngine>,
+        mailbox: mpsc::WeakSender<Message>,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            network,
+            engine,
+            mailbox,
+            every: limits.chain_check_every,
+            at_once: limits.chain_checks,
+            asked: HashMap::new(),
+            failures: 0,
+        }
+    }
+
+    /// Runs as long as the payment service.
+    pub(super) async fn run(mut self) {
+        loop {
+            sleep(self.pause(self.failures)).await;
+            if self.mailbox.upgrade().is_none_or(|mailbox| mailbox.is_closed()) {
+                return;
+            }
+            let due = self.due(Instant::now());
+            if due.is_empty() {
+                continue;
+            }
+            match self.network.confirmed_block().await {
+                Ok(block) => {
+                    if std::mem::take(&mut self.failures) > 0 {
+                        tracing::info!(network = ?self.network, "the node can be asked again");
+                    }
+                    self.ask(due, block).await;
+                }
+                Err(error) => {
+                    if self.failures == 0 {
+                        tracing::warn!(
+                            %error,
+                            "cannot ask whether payments with an unclear outcome were taken; retrying, and meanwhile they count \
+                             as spent"
+                        );
+                    }
+                    self.failures = self.failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Those to ask about now.
+    fn due(&mut self, now: Instant) -> Vec<UseDoubt> {
+        let mut doubts = self.engine.doubts(self.network.chain_id());
+        self.asked.retain(|nonce, _| doubts.iter().any(|doubt| doubt.nonce == *nonce));
+        doubts.retain(|doubt| {
+            self.asked.get(&doubt.nonce).is_none_or(|asked| {
+                // Once it has expired, the chain can also show that it was not used.
+                asked.next <= now || (doubt.has_expired && !asked.had_expired)
+            })
+        });
+        doubts
+    }
+
+    async fn ask(&mut self, due: Vec<UseDoubt>, block: ConfirmedBlock) {
+        let network = &self.network;
+        let asking = due.into_iter().map(|doubt| async move {
+            let word = network.word(doubt.query.contract, &doubt.query.call, &block).await;
+            (doubt, word)
+        });
+        let mut answers = stream::iter(asking).buffer_unordered(self.at_once);
+        let mut unanswered: Vec<UseDoubt> = Vec::new();
+        while let Some((doubt, word)) = answers.next().await {
+            self.engine.show_usage(doubt.nonce, word.map(|word| doubt.query.is_used(&word)), &block);
+            unanswered.push(doubt);
+        }
+        drop(answers);
+        // Those that have been answered are not asked about again, and forgotten with the next round.
+        for UseDoubt { nonce, has_expired, .. } in unanswered {
+            let before = self.asked.get(&nonce).filter(|asked| asked.had_expired == has_expired);
+            let times = before.map_or(0, |asked| asked.times);
+            let next = Instant::now() + self.pause(times);
+            let asked = AskedBefore { times: times.saturating_add(1), next, had_expired: has_expired };
+            self.asked.insert(nonce, asked);
+        }
+    }
+
+    /// The pause after this many attempts in a row without a result.
+    fn pause(&self, attempts: u32) -> Duration {
+        self.every.saturating_mul(1 << attempts.min(LONGEST_PAUSE))
+    }
+}
+
+impl SharedEngine {
+    /// Tells the engine what a node has answered about a payment.
+    fn show_usage(&self, nonce: [u8; 32], is_used: Result<bool, ChainError>, block: &ConfirmedBlock) {
+        match is_used {
+            Ok(is_used) => {
+                failpoint::point("usage known");
+                self.submit(Input::UsageShown { nonce, is_used, block_time: block.timestamp });
+            }
+            Err(error) => tracing::debug!(%error, "no answer whether a payment was taken"),
+        }
+    }
+}
