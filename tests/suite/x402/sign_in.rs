@@ -94,7 +94,8 @@ async fn nothing_is_proven_to_others_or_where_nothing_would_be_paid() {
         _ if V2.payment(presented).is_some() => V2.served(),
         _ => asks(presented, PRICE, None),
     };
-    let cases: [(&str, fn(&Presented) -> Answer, StatusCode, Option<&str>); 3] = [
+    type Script = fn(&Presented) -> Answer;
+    let cases: [(&str, Script, StatusCode, Option<&str>); 3] = [
         ("above the limit", above, StatusCode::PAYMENT_REQUIRED, None),
         ("for another domain", elsewhere, StatusCode::OK, None),
         ("by the program itself", own, StatusCode::OK, Some("mine")),
