@@ -271,7 +271,8 @@ async fn without_enough_confirmations_nothing_is_shown() {
     assert_eq!(post(proxy.address, &seller, "/goods").await.status, StatusCode::GATEWAY_TIMEOUT);
     let head = scene.relay.questions("eth_getBlockByNumber").len();
     scene.settle(&last_payment(&seller)).await;
-    scene.relay.until_asked("eth_getBlockByNumber", head + 5).await;
+    let asked = scene.relay.until_asked("eth_getBlockByNumber", head + 5);
+    tokio::time::timeout(PATIENCE, asked).await.expect("it does not ask");
     // The state is read after the third block from the end, where it was not settled.
     let asked = scene.relay.questions("eth_getBlockByNumber").pop().unwrap();
     let newest = number(&scene, "eth_blockNumber", jsonrpsee::rpc_params![]).await;
