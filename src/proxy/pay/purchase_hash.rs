@@ -56,8 +56,21 @@ impl PurchaseHash {
     }
 }
 
-/// Headers that differ when a program sends a request again, and that say nothing about whose the response is.
-const VARYING: [&str; 4] = ["date", "traceparent", "tracestate", "x-request-id"];
+/// Headers that differ when a program sends a request again, and that say nothing about whose the response is. Those that
+/// describe the body are among them: it is part of the purchase, or an `Idempotency-Key` stands for it.
+const VARYING: [&str; 11] = [
+    "content-digest",
+    "content-length",
+    "content-md5",
+    "date",
+    "digest",
+    "expect",
+    "repr-digest",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "x-request-id",
+];
 
 /// Hashes all headers of a request that may matter to its response.
 pub(super) fn of_headers(headers: &HeaderMap) -> [u8; 32] {
@@ -119,5 +132,19 @@ mod tests {
         let keyed = hash(get, &[("idempotency-key", "1")], "body").await;
         assert_eq!(keyed, hash(get, &[("idempotency-key", "1")], "another").await);
         assert_ne!(keyed, hash(get, &[("idempotency-key", "2")], "body").await);
+    }
+
+    #[test]
+    fn headers_that_describe_the_body_or_the_attempt_make_no_difference() {
+        let hash = |headers: &[(&'static str, &'static str)]| {
+            let pairs = headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
+            of_headers(&pairs.collect())
+        };
+        let one = hash(&[("cookie", "a=b"), ("content-length", "7"), ("x-request-id", "1")]);
+        assert_eq!(one, hash(&[("cookie", "a=b"), ("content-length", "9"), ("x-request-id", "2")]));
+        assert_eq!(one, hash(&[("transfer-encoding", "chunked"), ("cookie", "a=b")]));
+        assert_ne!(one, hash(&[("cookie", "a=c"), ("content-length", "7")]));
     }
 }
