@@ -36,6 +36,23 @@ pub struct Lease {
     purchase: PurchaseGuard,
 }
 
+/// The response to an accepted authorization, on its way to the client. Until this is dropped, the journal knows the purchase:
+/// after a crash, the next request for it does not pay again.
+#[must_use]
+#[derive(Debug)]
+pub struct Undelivered {
+    nonce: [u8; 32],
+    engine: Arc<SharedEngine>,
+    /// Keeps the actor running until the end is recorded.
+    _mailbox: mpsc::Sender<Message>,
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        self.engine.submit(Input::Delivered(self.nonce));
+    }
+}
+
 /// One purchase of a client request. When dropped, it reports the outcome to the engine, without waiting.
 #[derive(Debug)]
 pub(super) struct PurchaseGuard {
@@ -87,13 +104,15 @@ impl Lease {
         self.purchase.delivery = Delivery::NotSent;
     }
 
-    /// Returns a payment that the seller took, judging by the response, with what that states about it.
-    pub fn accept(mut self, receipt: Receipt, statement: Option<String>) {
+    /// Returns a payment that the seller took, judging by the response, with what that states about it. Drop the result once
+    /// the client has the response.
+    pub fn accept(mut self, receipt: Receipt, statement: Option<String>) -> Option<Undelivered> {
         self.purchase.ledger.stated(receipt, statement);
-        if let Some(nonce) = self.draft.nonce() {
-            self.purchase.engine.signatures.remove(&nonce);
-        }
         self.purchase.delivery = Delivery::Accepted;
+        let nonce = self.draft.nonce()?;
+        let (engine, mailbox) = (Arc::clone(&self.purchase.engine), self.purchase.mailbox.clone());
+        engine.signatures.remove(&nonce);
+        Some(Undelivered { nonce, engine, _mailbox: mailbox })
     }
 
     /// Returns a payment that the seller took without serving, with what its response states about it.

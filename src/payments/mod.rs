@@ -43,7 +43,7 @@ pub use closing_signatures::ClosingSignature;
 pub use consultant::Consultant;
 pub use error::ChannelAccessError;
 pub use handle::Payments;
-pub use lease::Lease;
+pub use lease::{Lease, Undelivered};
 pub use ledger::{LedgerBounds, LedgerKey, PaidRequest};
 pub use listing::{ListedChannel, ListedHold, Listing};
 pub(crate) use message::{ChainContext, ChangedChannel};

@@ -138,6 +138,8 @@ pub enum Input {
     NotRecorded(Seq, String),
     /// The outcome of a presented payment.
     Answer(PurchaseId, Outcome),
+    /// The client has the whole response to an accepted authorization with this nonce, or has left.
+    Delivered([u8; 32]),
     /// A signed transaction to be recorded before it is sent.
     Intent(Intent),
     /// An operation has ended: with the channel's state in the contract (`None`: settled), without effect, or with a
@@ -529,6 +531,7 @@ impl Engine {
                 self.answer_one_shot(id, outcome, now);
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
+            Input::Delivered(nonce) => self.delivered(nonce),
             Input::Intent(intent) => self.intend(intent, now),
             Input::OpFinished(receiver, result) => self.ordered(receiver, result, now),
             Input::ChannelOp(op) => self.start_op(op, None),

@@ -281,6 +281,13 @@ impl Engine {
         }
     }
 
+    /// The response to an accepted authorization has reached its client.
+    pub(super) fn delivered(&mut self, nonce: [u8; 32]) {
+        if self.open_authorizations.contains(&nonce) {
+            self.end_authorization(nonce);
+        }
+    }
+
     /// An authorization was accepted.
     fn end_authorization(&mut self, nonce: [u8; 32]) {
         self.open_authorizations.end(&nonce);
@@ -309,7 +316,11 @@ impl Engine {
     pub(super) fn answer_one_shot(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
         let refusal = match outcome {
             Outcome::Accepted => {
-                if let Some(purchase) = self.one_shots.remove(&id) {
+                // Otherwise its record stays until the client has the response: after a crash before that, the next
+                // request for the purchase finds out that it is paid for.
+                if let Some(purchase) = self.one_shots.remove(&id)
+                    && !self.open_authorizations.contains(&purchase.nonce)
+                {
                     self.end_authorization(purchase.nonce);
                 }
                 return;

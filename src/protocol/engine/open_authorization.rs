@@ -360,6 +360,11 @@ impl OpenAuthorizations {
         self.all.values().any(counts)
     }
 
+    /// Whether it is there.
+    pub(super) fn contains(&self, nonce: &[u8; 32]) -> bool {
+        self.all.contains_key(nonce)
+    }
+
     /// How many there are that may still be redeemed, or whose purchase is not to be repeated.
     pub(super) fn len(&self, now: AuthorizationTime, retry_window: u64) -> usize {
         self.all.values().filter(|open| !open.is_old(now, retry_window)).count()

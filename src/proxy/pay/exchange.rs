@@ -30,7 +30,7 @@ use super::spender::Spender;
 use super::strip;
 use super::url::without_user;
 use crate::failpoint;
-use crate::payments::{Lease, PaidRequest, Payments, RunAccount};
+use crate::payments::{Lease, PaidRequest, Payments, RunAccount, Undelivered};
 use crate::protocol::engine::PurchaseKey;
 use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
@@ -40,6 +40,7 @@ use crate::protocol::{Answer, AssetId, Draft, Money, Offer, ReasonCode, Refusal}
 use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
+use crate::proxy::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
 use crate::proxy::replay::Kept;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::upstream::egress::PinnedAddr;
@@ -798,6 +799,7 @@ where
         let draft = lease.draft().clone();
         let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
         let statement = draft.statement(&view, self.head.uri.query().is_none());
+        let mut undelivered = None;
         let assessment = draft.assess(&view);
         if assessment != Assessment::Paid(Receipt::Stated) {
             self.fail_ahead();
@@ -855,15 +857,18 @@ where
                 self.delivered(answer.status());
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
-                lease.accept(receipt, statement);
+                undelivered = lease.accept(receipt, statement);
                 if let Some(outdated) = self.outdated.take() {
                     outdated.unneeded();
                 }
                 self.learn(receipt);
             }
         }
-        let answer = self.let_through(answer, Some(&draft)).await;
-        SendResult::Done(strip::answer(answer))
+        let answer = strip::answer(self.let_through(answer, Some(&draft)).await);
+        SendResult::Done(match undelivered {
+            Some(undelivered) => until_delivered(answer, undelivered),
+            None => answer,
+        })
     }
 
     /// The seller took a payment and answered with this status. A 4xx tells nothing: the request may be at fault.
@@ -1020,6 +1025,16 @@ impl Drop for Attended {
             };
         }
     }
+}
+
+/// The same response, which takes this along until the end of its body.
+fn until_delivered(answer: Response<Body>, undelivered: Undelivered) -> Response<Body> {
+    answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, undelivered))))
+}
+
+impl BodyRecord for Undelivered {
+    /// It is dropped with the body.
+    fn ended(&mut self, _bytes: u64, _end: BodyEnd) {}
 }
 
 /// A price as people read it: with its symbol, except in the token of the channels, whose limits have none either.

@@ -85,3 +85,38 @@ async fn after_a_kill_between_signing_and_the_answer_the_same_payment_is_present
     assert_eq!((nonces(V2, &seller).len(), chain.transfers()), (1, vec![PRICE]));
     assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::Paid]);
 }
+
+/// The client has the head of the response, and not all of its body.
+#[tokio::test]
+async fn after_a_kill_before_the_client_has_the_response_the_purchase_is_not_paid_again() {
+    let chain = Chain::default();
+    let of_seller = chain.clone();
+    let is_first = Mutex::new(true);
+    let seller = Mallory::spawn(move |presented| {
+        let Some(payment) = V2.payment(presented) else { return V2.offer("Payment required") };
+        let answer = V2.serve(&of_seller, &payment);
+        match std::mem::replace(&mut *is_first.lock().unwrap(), false) {
+            true => answer.with_content(Content::Drip(std::time::Duration::from_millis(20))),
+            false => answer,
+        }
+    })
+    .await;
+    let alice = Alice::without_chain(RULE);
+    let program = alice.serve(&[]).await;
+    let url = format!("http://localhost:{}/goods", seller.address().port());
+    let mut wire = crate::support::wire::Wire::connect(program.address).await;
+    let answer = wire.head(Request::get(&url).body(empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    ledger::await_rows(&alice, |rows| rows.last().is_some_and(|row| row.state == LedgerState::Paid)).await;
+    program.kill().await;
+
+    let proxy = alice.start().await;
+    let got = get(&proxy, &seller).await;
+    assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
+    assert!(reason(&got).contains("reason=paid-not-delivered"), "{got:?}");
+    proxy.stop().await;
+    assert_eq!((nonces(V2, &seller).len(), chain.transfers()), (1, vec![PRICE]));
+    let rows = ledger::rows(&alice);
+    assert_eq!(last_states(&rows), [LedgerState::PaidNotDelivered], "{rows:?}");
+    assert_eq!(ledger::sum(&rows).paid, tollpass::protocol::Amount::from(PRICE).into(), "{rows:?}");
+}
