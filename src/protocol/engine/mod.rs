@@ -826,8 +826,11 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {
-            self.take_back(id);
-            self.refuse(id, refusal.clone(), now);
+            // The channel of one may have gone to the next, which was refused then.
+            if self.purchases.contains_key(&id) {
+                self.take_back(id);
+                self.refuse(id, refusal.clone(), now);
+            }
         }
         self.refuse_waiting_one_shots(refusal);
     }

@@ -2,6 +2,7 @@
 //! failing chains and disks. The model tracks what was really signed, sent, written and mined, and judges the engine by
 //! it.
 
+mod authorizations;
 mod budgets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,9 +12,10 @@ use ethers_core::types::U256;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use self::authorizations::{DiskAuthorizations, MOST_OPEN, ModelAuthorizations, RETRY_WINDOW, extra_steps};
 use self::budgets::{ModelBudgets, budget_limits};
 use crate::chain::signer::Signer;
-use crate::protocol::budget::{BudgetKey, Window};
+use crate::protocol::budget::{BudgetKey, BudgetUnit, Window};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
@@ -223,7 +225,7 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
 
 /// `MODEL_COURSES` sets the number of courses. The seeds of past failures run first.
 fn config() -> ProptestConfig {
-    let cases = std::env::var("MODEL_COURSES").map_or(20_000, |courses| courses.parse().unwrap());
+    let cases = std::env::var("MODEL_COURSES").map_or(15_000, |courses| courses.parse().unwrap());
     let seeds = FileFailurePersistence::Direct("tests/data/model.seeds");
     ProptestConfig { cases, failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() }
 }
@@ -241,12 +243,19 @@ proptest! {
         limits in budget_limits(),
         // How much longer each pause is.
         pace in prop_oneof![2 => Just(1), 1 => Just(13)],
+        mut extras in extra_steps(),
     ) {
         let mut model = Model::new(ahead, asks, are_deposits_scarce);
         (model.budgets, model.pace) = (ModelBudgets::new(limits, &model.account), pace);
-        for step in steps {
+        extras.sort_by_key(|(place, _)| *place);
+        let mut extras = extras.into_iter().peekable();
+        for (place, step) in steps.into_iter().enumerate() {
             model.step(step);
+            while let Some((_, extra)) = extras.next_if(|(wanted, _)| *wanted <= place) {
+                model.extra_step(extra);
+            }
         }
+        extras.for_each(|(_, extra)| model.extra_step(extra));
         model.end();
     }
 }
@@ -298,10 +307,15 @@ struct Model {
     pace: u64,
     /// Requests that are paid with an authorization.
     one_shots: BTreeMap<PurchaseId, OneShotRequest>,
+    authorizations: ModelAuthorizations,
+    /// Those of them that an approver is asked about.
+    shot_questions: Vec<PurchaseId>,
 }
 
 #[derive(Default)]
 struct Disk {
+    authorizations: DiskAuthorizations,
+    is_frozen: bool,
     budgets: BTreeMap<(BudgetKey, Window, u64), BudgetRow>,
     holds: BTreeMap<ChannelId, Hold>,
     channels: BTreeMap<ChannelId, Channel>,
@@ -384,7 +398,12 @@ impl Model {
             sign_ahead,
             ready_timeout: Duration::from_secs(30),
             pay_timeout: Duration::from_secs(300),
-            authorizations: AuthorizationLimits::default(),
+            authorizations: AuthorizationLimits {
+                retry_window: Duration::from_secs(RETRY_WINDOW),
+                unclear_repeats: 2,
+                open: MOST_OPEN,
+                ..AuthorizationLimits::default()
+            },
         });
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let account = Account { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
@@ -420,6 +439,8 @@ impl Model {
             budgets: ModelBudgets::default(),
             pace: 1,
             one_shots: BTreeMap::new(),
+            authorizations: ModelAuthorizations::default(),
+            shot_questions: Vec::new(),
         };
         model.start();
         model
@@ -643,6 +664,10 @@ impl Model {
     }
 
     fn decides(&mut self, which: usize, answers: Approval) {
+        if !self.shot_questions.is_empty() {
+            let id = self.shot_questions.remove(which % self.shot_questions.len());
+            self.handle(Input::Consulted(id, Some(Decision::Pay)));
+        }
         let asked: Vec<_> =
             self.clients.iter().filter_map(|(id, client)| Some((*id, client.question?))).collect();
         let Some((id, (price, is_about_price))) = pick(&asked, which) else { return };
@@ -765,13 +790,14 @@ impl Model {
                 assert!(newest < seq, "writes out of order");
                 self.writes.push_back((seq, records, false));
             }
+            Effect::Grant(id, draft) if self.is_buyer(id) => self.granted_authorization(id, &draft),
+            Effect::Refuse(id, _) if self.is_buyer(id) => self.buyer_ended(id),
+            Effect::Consult(id, _) if self.is_buyer(id) => self.shot_questions.push(id),
             Effect::Grant(id, _) if self.one_shots.contains_key(&id) => self.granted_one_shot(id),
             Effect::Refuse(id, _) if self.one_shots.contains_key(&id) => {
                 self.one_shots.get_mut(&id).unwrap().ended = true;
             }
-            Effect::Consult(id, _) if self.one_shots.contains_key(&id) => {
-                self.handle(Input::Consulted(id, Some(Decision::Pay)));
-            }
+            Effect::Consult(id, _) if self.one_shots.contains_key(&id) => self.shot_questions.push(id),
             Effect::Grant(id, draft) => self.granted(id, *draft.on_channel().unwrap()),
             Effect::Refuse(id, _) => self.ended(id),
             Effect::Consult(id, Question { hook, .. }) => {
@@ -811,6 +837,7 @@ impl Model {
     }
 
     fn granted(&mut self, id: PurchaseId, draft: ChannelDraft) {
+        assert!(!self.authorizations.is_frozen, "signed while it is frozen");
         let on_disk =
             self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.durable_limit);
         assert!(on_disk >= draft.total, "signed ahead of the record: {draft:?} {on_disk}");
@@ -853,8 +880,11 @@ impl Model {
             | Record::AuthorizationTaken(..)
             | Record::AuthorizationUnneeded(_)
             | Record::AuthorizationUsed(..)
-            | Record::AuthorizationUnused(_)
-            | Record::Frozen(_) => {}
+            | Record::AuthorizationUnused(_) => {
+                let now = self.wall();
+                self.disk.authorizations.write(record, now);
+            }
+            Record::Frozen(_) => {}
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);
             }
@@ -1050,6 +1080,7 @@ impl Model {
             if sent { self.budgets.sent(id) } else { self.budgets.unsent(id) }
         }
         self.one_shots.values_mut().for_each(|shot| shot.ended = true);
+        self.authorizations_crash(sent);
         for (id, draft) in granted.into_iter().filter(|_| sent) {
             self.shown(id, draft);
             let seller = self.sellers.entry(draft.channel).or_default();
@@ -1074,7 +1105,10 @@ impl Model {
         self.handle(Input::Stop);
         while self.clients.values().any(|client| client.granted.is_some() || client.question.is_some())
             || self.one_shots.values().any(|shot| shot.is_granted && !shot.ended)
+            || self.has_buyers()
+            || !self.shot_questions.is_empty()
         {
+            self.buyers_end();
             self.answer(0, How::LostBefore);
             self.decides(0, Approval::Yes);
         }
@@ -1099,6 +1133,7 @@ impl Model {
             (client.ended, client.question) = (true, None);
         }
         self.writes.clear();
+        self.shot_questions.clear();
         self.was_reorganised_before |= std::mem::take(&mut self.was_reorganised);
         self.is_slow = false;
         self.sendable.clear();
@@ -1110,7 +1145,12 @@ impl Model {
         let (budgets, changed) = Budgets::restore(rows, &mut holds, self.minute());
         self.disk.holds.values_mut().zip(holds).for_each(|(stored, hold)| *stored = hold);
         changed.into_iter().for_each(|row| self.write(&Record::Budget(Box::new(row))));
-        self.engine = Engine::new(Arc::clone(&self.policy)).with_budgets(budgets);
+        let open = self.authorizations_of_disk();
+        self.engine = Engine::new(Arc::clone(&self.policy))
+            .with_budgets(budgets)
+            .with_open_authorizations(&open, self.authorization_time())
+            .frozen(self.disk.is_frozen);
+        self.tell_time();
         self.handle(Input::Unlocked { payer: Address::default(), has_chain: true });
         self.handle(Input::Holds(self.disk.holds.iter().map(|(id, hold)| (*id, hold.clone())).collect()));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
@@ -1136,6 +1176,7 @@ impl Model {
         self.lies = false;
         self.is_slow = true;
         for _ in 0..100 {
+            self.buyers_end();
             self.answer(0, How::LostBefore);
             self.decides(0, Approval::No);
             self.now += Duration::from_secs(301);
@@ -1150,6 +1191,7 @@ impl Model {
         self.check();
         (self.is_slow, self.disk_fails) = (false, false);
         self.handle(Input::Flush);
+        self.check_authorizations_ended();
         for budget in self.engine.budgets() {
             let held = budget.windows.iter().find(|window| window.held != "0 T");
             assert!(held.is_none(), "held for ever: {held:?}");

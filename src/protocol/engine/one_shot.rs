@@ -359,9 +359,6 @@ impl Engine {
 
     /// Asks whether to present the same payment again, if the seller may accept it later.
     fn review_one_shot(&mut self, id: PurchaseId, offer: &Offer, now: Instant) -> Result<(), Refusal> {
-        if self.is_frozen {
-            return Err(Refusal::Frozen);
-        }
         let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
         match offer.judge_one_shot(&purchase.draft, self.time.wall) {
             Reply::Stop(refusal) => return Err(refusal),
@@ -376,6 +373,8 @@ impl Engine {
                 return Err(Refusal::StillUnclear { attempts: purchase.retries + 1 });
             }
             Reply::Unclear => return self.repeat_one_shot(id, now),
+            // What the response says of the payment counts nevertheless.
+            Reply::Later if self.is_frozen => return Err(Refusal::Frozen),
             Reply::Later => {}
         }
         if offer.terms() != purchase.terms {
@@ -428,6 +427,9 @@ impl Engine {
         complaint: Complaint,
         now: Instant,
     ) -> Result<(), Refusal> {
+        if self.is_frozen {
+            return Err(Refusal::Frozen);
+        }
         let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
         let Some(Retry::Retry { every, times, within }) = purchase.limit.hooks.retry(complaint) else {
             return Err(Refusal::HookAborts { complaint });

@@ -46,6 +46,8 @@ struct SignedPayment {
 pub(super) struct ModelBudgets {
     all: Option<Arc<Budget>>,
     some: Option<Arc<Budget>>,
+    /// Those of all runs so far.
+    pub(super) runs: Vec<Arc<Budget>>,
     pub(super) has_one_shots: bool,
     pub(super) demands: BTreeMap<PurchaseId, BudgetSet>,
     signed: Vec<SignedPayment>,
@@ -66,7 +68,12 @@ impl ModelBudgets {
         };
         let unit = BudgetUnit::Tokens {
             symbol: "T".into(),
-            tokens: [account.token_asset(), test_token::asset()].map(token).into(),
+            tokens: [
+                token(account.token_asset()),
+                token(test_token::asset()),
+                super::authorizations::dollar(),
+            ]
+            .into(),
         };
         let budget = |name: &str, [hour, day, month, today, total, payments]: [Option<u64>; 6]| {
             let cost = |units: Option<u64>| BudgetUnit::cost_of_units(units?.into(), 0);
@@ -82,6 +89,11 @@ impl ModelBudgets {
             Some(Arc::new(Budget::new(name, unit.clone(), limits)))
         };
         Self { all: budget("all", all), some: budget("some", some), has_one_shots, ..Self::default() }
+    }
+
+    /// What the budgets count, if there are any.
+    pub(super) fn unit(&self) -> Option<BudgetUnit> {
+        Some(self.all.as_ref()?.unit.clone())
     }
 
     /// The budgets of a host: all share one, two share another, one for each receiver.
@@ -142,11 +154,12 @@ impl Model {
 
     pub(super) fn tell_time(&mut self) {
         self.engine.set_time(self.minute());
+        self.engine.set_authorization_time(self.authorization_time());
     }
 
     /// What sellers can redeem of each budget is within its limits.
     pub(super) fn check_budgets(&self) {
-        for budget in self.budgets.all.iter().chain(&self.budgets.some) {
+        for budget in self.budgets.all.iter().chain(&self.budgets.some).chain(&self.budgets.runs) {
             for window in Window::ALL {
                 let Some(limit) = budget.limits.within(window) else { continue };
                 // Until it is signed, a payment may wait for its record.
@@ -237,6 +250,7 @@ impl Model {
     }
 
     pub(super) fn granted_one_shot(&mut self, id: PurchaseId) {
+        assert!(!self.authorizations.is_frozen, "signed while it is frozen");
         let shot = self.one_shots.get_mut(&id).unwrap();
         assert!(!shot.ended && shot.price <= MAX_PRICE);
         shot.is_granted = true;
@@ -274,6 +288,7 @@ impl Model {
         let Some(id) = pick(&open, which) else { return };
         self.budgets.unsent(id);
         self.one_shots.get_mut(&id).unwrap().ended = true;
+        self.shot_questions.retain(|asked| *asked != id);
         self.handle(Input::Withdraw(id));
     }
 }
