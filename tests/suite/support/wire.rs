@@ -64,6 +64,18 @@ pub async fn ask(address: SocketAddr, request: Request<Body>) -> Got {
     Wire::connect(address).await.ask(request).await.unwrap()
 }
 
+/// The same to a peer that may end at any time. Dropping the future closes the connection at once.
+pub async fn try_ask(address: SocketAddr, request: Request<Body>) -> Option<Got> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let mut wire = Wire(sender);
+    let mut asking = std::pin::pin!(wire.ask(request));
+    tokio::select! {
+        got = &mut asking => got.ok(),
+        _ = connection => asking.await.ok(),
+    }
+}
+
 /// A body of known length.
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed()
