@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::budget::OverBudget;
 use crate::protocol::policy::{Browsers, Complaint, DepositLimit, Mark};
+use crate::protocol::safe_text::in_a_row;
 use crate::protocol::schemes::{Malformed, SchemeName};
 use crate::protocol::{Address, Amount, AssetId, ChannelId, ChannelOp};
 
@@ -264,7 +265,7 @@ pub enum Refusal {
         scheme: SchemeName,
     },
     /// None of the offers of a known protocol can be paid.
-    #[error("tollpass cannot pay any of the offers: {}", if .offers.is_empty() { "there is none".to_owned() } else { .offers.join("; ") })]
+    #[error("tollpass cannot pay any of the offers: {}", in_a_row(.offers))]
     UnsupportedOffers {
         /// The offers, and why; each is safe to show.
         offers: Vec<String>,

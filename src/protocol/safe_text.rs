@@ -7,6 +7,11 @@ pub fn safe_text(text: &str, most: usize) -> String {
     text.chars().take(most).map(safe).collect()
 }
 
+/// Names in a row.
+pub fn in_a_row(names: &[String]) -> String {
+    if names.is_empty() { "there is none".to_owned() } else { names.join("; ") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

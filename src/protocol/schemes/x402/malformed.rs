@@ -2,6 +2,8 @@
 
 use http::HeaderName;
 
+use crate::protocol::safe_text::in_a_row;
+
 /// Why a 402 that speaks x402 is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedExactOffer {
@@ -26,6 +28,6 @@ pub enum MalformedExactOffer {
         most: usize,
     },
     /// None of the offers is one that tollpass can pay; these are the offers, and why.
-    #[error("tollpass cannot pay any of the x402 offers: {}", .0.join("; "))]
+    #[error("tollpass cannot pay any of the x402 offers: {}", in_a_row(.0))]
     NoneSupported(Vec<String>),
 }
