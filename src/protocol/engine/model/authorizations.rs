@@ -110,7 +110,7 @@ struct SignedAuthorization {
     /// The request that presents it.
     holder: Option<PurchaseId>,
     state: Knowledge,
-    /// Who signed it first, when, and in which budgets.
+    /// The request that it was drawn for, in whose budgets it counts, and when it was signed first.
     first: (PurchaseId, Instant),
 }
 
@@ -203,6 +203,11 @@ fn nonce_of(id: PurchaseId) -> [u8; 32] {
     let mut nonce = [0; 32];
     nonce[..8].copy_from_slice(&id.0.to_be_bytes());
     nonce
+}
+
+/// The request that an authorization was drawn for.
+fn drawn_for(nonce: &[u8; 32]) -> PurchaseId {
+    PurchaseId(u64::from_be_bytes(nonce[..8].try_into().unwrap()))
 }
 
 fn offer(price: u64, error: &str) -> Offer {
@@ -322,7 +327,8 @@ impl Model {
         assert!(price == buyer.price && price <= MAX_PRICE, "{price} instead of {}", buyer.price);
         buyer.granted = Some(nonce);
         let is_new = !self.authorizations.signed.contains_key(&nonce);
-        if is_new {
+        // One that was drawn before a crash may be signed later.
+        if is_new && nonce == nonce_of(id) {
             assert_eq!(buyer.forbidden, None, "{id:?} gets an authorization of its own");
         }
         let signed = self.authorizations.signed.entry(nonce).or_insert(SignedAuthorization {
@@ -332,7 +338,7 @@ impl Model {
             waits_until: if offset == 0 { until + RETRY_WINDOW } else { 0 },
             holder: None,
             state: Knowledge::Unclear,
-            first: (id, self.now),
+            first: (drawn_for(&nonce), self.now),
         });
         assert_eq!(signed.key, buyer.key, "the payment of another purchase");
         assert!(signed.holder.is_none_or(|holder| holder == id), "two requests present one authorization");
