@@ -453,6 +453,10 @@ impl Model {
         state.offsets.push((running, state.offset));
         for (nonce, signed) in &mut state.signed {
             signed.holder = None;
+            if state.offset != 0 {
+                // A start with a slow clock takes the time until it expires for longer.
+                signed.waits_until = 0;
+            }
             signed.state = match self.disk.authorizations.0.get(nonce) {
                 None => Knowledge::Ended,
                 Some(KnownAuthorization { taken_until: None, .. }) => Knowledge::Unclear,
