@@ -45,11 +45,11 @@ impl Engine {
         let (hash, receiver) = (intent.hash, intent.op.receiver());
         let host = self.funding.get(&receiver).and_then(|funding| funding.host.clone());
         intent.host = host.as_deref().map(str::to_owned);
-        let known = self.intents.entry(receiver).or_default();
-        if known.is_empty() {
+        if self.intents.get(&receiver).is_none_or(Vec::is_empty) {
             // If that could not be written earlier, an older transaction would be taken for this one after a crash.
-            self.records.push(Record::IntentsResolved(receiver));
+            self.forget_intents(receiver);
         }
+        let known = self.intents.entry(receiver).or_default();
         let is_first_to_move = intent.moves && !known.iter().any(|known| known.moves);
         known.push(intent.clone());
         if is_first_to_move {
@@ -164,9 +164,20 @@ impl Engine {
             self.unresolved.remove(&receiver);
         }
         if is_final && self.intents.remove(&receiver).is_some() {
-            self.records.push(Record::IntentsResolved(receiver));
+            self.forget_intents(receiver);
         }
         self.dispatch(receiver, now);
+    }
+
+    /// Records that no transaction for the receiver is awaited any more, with what they have changed: an earlier write that
+    /// was to record that may have failed, or may fail yet, and a crash would leave neither.
+    fn forget_intents(&mut self, receiver: Address) {
+        let is_unwritten = |(id, slot): &(&ChannelId, &Slot)| {
+            id.receiver == receiver && (slot.is_dirty || !slot.writes.is_empty())
+        };
+        let unwritten: Vec<ChannelId> = self.slots.iter().filter(is_unwritten).map(|(id, _)| *id).collect();
+        unwritten.into_iter().for_each(|id| self.persist_channel(id));
+        self.records.push(Record::IntentsResolved(receiver));
     }
 
     fn carried_out(
