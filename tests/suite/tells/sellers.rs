@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -38,7 +40,8 @@ impl Stall {
         let counted = Arc::clone(&leaks);
         let answer = move |request: Request<Incoming>| {
             let received = request.headers();
-            if received.contains_key(&rdn::BALANCE) || received.contains_key("proxy-authorization") {
+            let leaks = ["proxy-authorization", "payment-signature", rdn::BALANCE.as_str()];
+            if leaks.iter().any(|name| received.contains_key(*name)) {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
             let mut response = Response::new(Full::new(body.clone()));
@@ -99,6 +102,19 @@ async fn offers_that_are_not_payable_and_sellers_that_speak_in_our_name_are_told
     }
     forged.append("retry-after", "77".parse().unwrap());
     let large = Bytes::from(vec![b'!'; 65_537]);
+    // Offers of another scheme.
+    let toy = "max_price = \"0.01 TOY\"\n[[asset]]\nsymbol = \"TOY\"\nnetwork = \"eip155:31337\"\ndecimals = 6\n\
+               token = \"0x70ab1e0000000000000000000000000000004020\"\n";
+    let named = &format!("{toy}eip712_name = \"Toy\"\neip712_version = \"2\"\n");
+    let one_scheme = &format!("schemes = [\"microraiden\"]\n{named}");
+    let exact = |scheme: &str, name: &str| {
+        let offer = format!(
+            r#"{{"x402Version": 2, "accepts": [{{"scheme": "{scheme}", "network": "eip155:31337", "amount": "1000",
+                "asset": "0x70ab1e0000000000000000000000000000004020", "payTo": "{payee}", "maxTimeoutSeconds": 60,
+                "extra": {{"name": "{name}", "version": "2"}}}}]}}"#
+        );
+        fields(&[("payment-required", &STANDARD.encode(offer))])
+    };
     for (reason, rules, headers, body) in [
         (Code::UnknownScheme, "max_price = 10000", fields(&[("x-pay", "me")]), &b"pay\n"[..]),
         (Code::OfferMalformed, "max_price = 10000", malformed, b"pay\n"),
@@ -108,6 +124,10 @@ async fn offers_that_are_not_payable_and_sellers_that_speak_in_our_name_are_told
         (Code::OfferTooLarge, "max_price = 10000", good.clone(), &large),
         (Code::Preflight, "max_price = 10000", good.clone(), b"pay\n"),
         (Code::AboveMaxPrice, "max_price = 999", forged, b"pay\n"),
+        (Code::UnsupportedOffers, named, exact("upto", "Toy"), b"{}"),
+        (Code::NoTokenName, toy, exact("exact", "Toy"), b"{}"),
+        (Code::WrongTokenName, named, exact("exact", "Tin"), b"{}"),
+        (Code::SchemeNotAllowed, one_scheme, exact("exact", "Toy"), b"{}"),
         // No block is mined, so that no channel opens.
         (Code::PayTimeout, "max_price = 10000\n[limits]\npay_timeout = \"1s\"", good, b"pay\n"),
     ] {
