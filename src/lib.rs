@@ -55,6 +55,8 @@
 //!                               │  402, and no rule pays it: returned unchanged, with the reason in Proxy-Status
 //!                               │  402, and a rule pays it: can this request be sent again (proxy::replay keeps its body)?
 //!                               │  a rule, and a price known from an earlier 402 (protocol::quote): paid at once
+//!                               │  a page instead of offers: a GET is sent once more, as a program would ask
+//!                               │  offers for those who sign in: sent once with a proof, before anything is paid
 //!                               ▼
 //!                         schemes::read ─► [Offer]
 //!                               ▼
@@ -108,7 +110,8 @@
 //! - Each channel has two totals: *promised*, the highest total ever signed, which never falls; and *acknowledged*, the
 //!   total that the seller is believed to hold, to which the next price is added. No total exceeds the deposit.
 //! - One client request raises what its seller can redeem by at most one allowed price, counted from the highest total
-//!   *presented* to the seller, which the journal stores.
+//!   *presented* to the seller, which the journal stores. Of two authorizations, if the first was sent ahead in vain,
+//!   the sum has to be allowed.
 //! - A channel pays for the host that it was opened for. One client request causes at most one deposit.
 //! - Absence is never a verdict: spending again requires a proof, never a missing response.
 //! - An authorization whose outcome is unclear stays counted as spent, unless its chain shows, in a confirmed block after its
@@ -137,8 +140,8 @@
 //! - The proxy itself answers `OPTIONS` and `TRACE` with `Max-Forwards: 0`; the response to `TRACE` contains no credentials,
 //!   cookies or payments. `OPTIONS http://host` without a path is forwarded as `OPTIONS /`, since the two are the same after
 //!   parsing.
-//! - Headers and cookies that begin with `RDN-` are removed from requests that a rule pays and from their responses. For
-//!   other hosts they pass, so that a client with its own wallet still works.
+//! - Payment headers and cookies (`RDN-…`, and `PAYMENT-…` and `X-PAYMENT…` of x402) are removed from requests that a rule
+//!   pays and from their responses. For other hosts they pass, so that a client with its own wallet still works.
 //! - Clients that share an HTTP/2 connection to an origin share its limits on streams (Node: 10 MB). If the origin then
 //!   refuses a request, it fails unless it is idempotent, without a body and not paid; the next one uses another
 //!   connection.

@@ -174,22 +174,23 @@ limits! {
     /// The longest time that a payment which is an authorization of a token may be valid, however long the seller
     /// wants it to be.
     max_validity: Duration = time(10 * MINUTE, 10 * SECOND..=DAY);
-    /// The same for one that is sent ahead by a remembered offer, see send_ahead: so long the seller can redeem it even if
-    /// it wants another price by now. Sellers take none that is valid for less than 6 seconds.
-    ahead_validity: Duration = time(30 * SECOND, 6 * SECOND..=DAY);
+    /// The same for a payment that is sent ahead, see send_ahead: until then, the seller can redeem it even if it wants
+    /// another price by now. Sellers refuse one that is valid for less than 6 seconds.
+    ahead_validity: Duration = time(30 * SECOND, 10 * SECOND..=DAY);
     /// After two in a row that were sent ahead in vain for the same method and URL, how long requests for it ask for the
     /// price again first.
     ahead_pause: Duration = time(10 * MINUTE, SECOND..=DAY);
     /// How long the same purchase is not paid for again after the seller took such a payment and did not deliver, or after
-    /// one whose outcome is unclear has expired. The same purchase: same method, URL, body, client and Authorization, or
-    /// the same Idempotency-Key. Until it has expired, a request for it presents the same payment again.
+    /// one whose outcome is unclear has expired, unless the network's node shows that it was not used. The same purchase:
+    /// same method, URL, body, client and Authorization, or the same Idempotency-Key. Until it has expired, a request for
+    /// it presents the same payment again.
     retry_window: Duration = time(MINUTE, SECOND..=DAY);
     /// How often tollpass presents such a payment again by itself while its outcome is unclear: at once, then more slowly.
     unclear_repeats: u32 = count(6, 0..=1000);
     /// How many such payments may be in use or unclear at once; further requests are not paid until some have expired.
     open_authorizations: usize = count(10_000, 1..=1_000_000);
-    /// How often the node of a network is asked whether such a payment was taken whose outcome is unclear, or of which the seller says
-    /// so. After each round without an answer, the pause doubles, up to 64 times this.
+    /// How often to ask the node of a network whether such a payment was taken, if its outcome is unclear or only the
+    /// seller says that it was. After each round without an answer, the pause doubles, up to 64 times this.
     chain_check_every: Duration = time(10 * SECOND, MILLISECOND..=HOUR);
     /// For how long after such a payment has expired the node is asked. After that, it stays counted as spent.
     chain_check_for: Duration = time(DAY, SECOND..=366 * DAY);
@@ -258,7 +259,7 @@ limits! {
     replay_file: u64 = bytes(100 * MIB, 0..=1 << 40);
     /// How much of the body of a 402 to buffer. A larger 402 passes through, but is not paid.
     max_402_body: usize = bytes(64 * KIB, KIB..=16 * MIB);
-    /// How long the body of a 402 may take. A slower 402 passes through, but is not paid.
+    /// How long the body of a 402 may take, or offers in place of a page. A slower 402 passes through, but is not paid.
     offer_timeout: Duration = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
     /// How many certificates for intercepted hosts to cache, in memory only. Each is valid for at most 197 days.
     certificate_cache: usize = count(1024, 1..=100_000);

@@ -300,14 +300,15 @@ impl Allowances<'_> {
         failpoint::point("allowance about to be sent");
         if let Err((kind, error)) = submit(&self.rpc, &raw).await {
             match kind {
-                // Only an answer from the chain says that it was not sent.
-                SendRefusal::AlreadyKnown | SendRefusal::Unclear => {
+                // Only an answer from the chain says that it was not sent. A gateway may have submitted it twice, and return
+                // the error of the copy.
+                SendRefusal::AlreadyKnown
+                | SendRefusal::NonceTooLow
+                | SendRefusal::Underpriced
+                | SendRefusal::Unclear => {
                     tracing::warn!(%error, transaction = %hash, "the node may have the transaction that it rejected; waiting for it");
                 }
-                SendRefusal::NonceTooLow
-                | SendRefusal::Underpriced
-                | SendRefusal::InsufficientFunds
-                | SendRefusal::Invalid => return Err(error.into()),
+                SendRefusal::InsufficientFunds | SendRefusal::Invalid => return Err(error.into()),
             }
         }
         tracing::info!(

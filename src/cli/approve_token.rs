@@ -19,16 +19,16 @@ use crate::protocol::{Address, Amount, AssetId, decimal};
 
 /// What `tollpass approve-token --help` shows below the options.
 const AFTER_HELP: &str = "\
-x402 sellers of tokens without EIP-3009 are paid by Permit2, a contract that moves what
+x402 payments in tokens without EIP-3009 go through Permit2, a contract that moves what
 you sign for each payment, within the allowance that you give it here. tollpass never
 gives one by itself. It costs a transaction, whose highest fee is shown before you
 confirm it, and takes effect once that is confirmed. The amount is a new limit, not an
-addition; payments use it up. 0 ends the allowance. Permit2 and sellers are not bound by
-budgets: what bounds them are your signatures, for each payment.
+addition; payments use it up. 0 ends the allowance. The contract knows nothing of your
+budgets: it moves only what tollpass signs, one payment at a time.
 
 The network needs a node: a [[network]] entry, or [chain] if it is the same network. While
 `serve` runs, it sends the transaction; otherwise the command opens the wallet itself.
-The exit code is 1 if the allowance was not set, or may not have been.
+The exit code is 1 if that failed, or may have failed, and 0 if you decline.
 
   tollpass approve-token USDC --network eip155:8453 \"5 USDC\"
   tollpass approve-token 0x... --network eip155:8453 5000000

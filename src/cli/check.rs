@@ -36,7 +36,7 @@ const OTHER_USER: &str = "if another program or state directory uses the same ke
                           `tollpass channels sync` imports the channels";
 
 /// The hint about networks without a node.
-const NO_NODE: &str = "rules can pay there, and no [[network]] entry has an rpc_url: nothing shows whether a payment with an \
+const NO_NODE: &str = "rules can pay there, but it has no [[network]] entry: nothing shows whether a payment with an \
                        unclear outcome was taken, so its amount stays spent";
 
 /// What `tollpass check --help` shows below the options.

@@ -73,8 +73,8 @@ pub(super) static TOP: Table = Table::new(
         /// a seller says about a token.
         "asset": Shape::Tables(&asset::ASSET, asset::MAX_ASSETS),
         /// The node of a network on which payments are authorizations of a token. Without one, nothing shows whether an
-        /// authorization with an unclear outcome was used: its amount stays spent; and `tollpass approve-token` needs one.
-        /// [chain] has a node of its own.
+        /// authorization with an unclear outcome was used: its amount stays spent. `tollpass approve-token` needs one,
+        /// too, except on the network of [chain], whose node and limits it uses.
         "network": Shape::Tables(&network::NETWORK_NODE, network::MAX_NETWORKS),
         /// Budgets: how much may be spent together.
         "budget": Shape::Tables(&budget::BUDGET, budget::MAX_BUDGETS),

@@ -1,7 +1,7 @@
 //! Asks the nodes of networks whether payments were used whose outcome is unclear, in one task per network. Only an answer
 //! about a confirmed block counts: whatever else a node says, or does not say, is asked again later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::message::Message;
 use super::shared_engine::SharedEngine;
-use crate::chain::{ChainError, ConfirmedBlock, Network};
+use crate::chain::{ConfirmedBlock, Network};
 use crate::failpoint;
 use crate::limits::Limits;
 use crate::protocol::engine::{Input, UseDoubt};
@@ -33,6 +33,8 @@ pub(super) struct DoubtWatcher {
     asked: HashMap<[u8; 32], AskedBefore>,
     /// How many rounds in a row have failed.
     failures: u32,
+    /// Whether the last round got no answer about any payment.
+    is_silent: bool,
 }
 
 /// An earlier question without an answer.
@@ -58,6 +60,7 @@ impl DoubtWatcher {
             at_once: limits.chain_checks,
             asked: HashMap::new(),
             failures: 0,
+            is_silent: false,
         }
     }
 
@@ -96,7 +99,8 @@ impl DoubtWatcher {
     /// Those to ask about now.
     fn due(&mut self, now: Instant) -> Vec<UseDoubt> {
         let mut doubts = self.engine.doubts(self.network.chain_id());
-        self.asked.retain(|nonce, _| doubts.iter().any(|doubt| doubt.nonce == *nonce));
+        let nonces: HashSet<[u8; 32]> = doubts.iter().map(|doubt| doubt.nonce).collect();
+        self.asked.retain(|nonce, _| nonces.contains(nonce));
         doubts.retain(|doubt| {
             self.asked.get(&doubt.nonce).is_none_or(|asked| {
                 // Once it has expired, the chain can also show that it was not used.
@@ -114,11 +118,33 @@ impl DoubtWatcher {
         });
         let mut answers = stream::iter(asking).buffer_unordered(self.at_once);
         let mut unanswered: Vec<UseDoubt> = Vec::new();
+        let (mut has_answered, mut last_error) = (false, None);
         while let Some((doubt, word)) = answers.next().await {
-            self.engine.show_usage(doubt.nonce, word.map(|word| doubt.query.is_used(&word)), &block);
+            match word {
+                Ok(word) => {
+                    has_answered = true;
+                    self.engine.show_usage(doubt.nonce, doubt.query.is_used(&word), &block);
+                }
+                Err(error) => last_error = Some(error),
+            }
             unanswered.push(doubt);
         }
         drop(answers);
+        if let Some(error) = last_error {
+            let was_silent = std::mem::replace(&mut self.is_silent, !has_answered);
+            if self.is_silent && !was_silent {
+                tracing::warn!(
+                    %error,
+                    network = ?self.network,
+                    "the node does not say whether payments with an unclear outcome were taken; retrying, and meanwhile they count \
+                     as spent: it has to answer eth_call by block hash (EIP-1898)"
+                );
+            } else {
+                tracing::debug!(%error, "no answer whether a payment was taken");
+            }
+        } else {
+            self.is_silent = false;
+        }
         // Those that have been answered are not asked about again, and forgotten with the next round.
         for UseDoubt { nonce, has_expired, .. } in unanswered {
             let before = self.asked.get(&nonce).filter(|asked| asked.had_expired == has_expired);
@@ -137,13 +163,8 @@ impl DoubtWatcher {
 
 impl SharedEngine {
     /// Tells the engine what a node has answered about a payment.
-    fn show_usage(&self, nonce: [u8; 32], is_used: Result<bool, ChainError>, block: &ConfirmedBlock) {
-        match is_used {
-            Ok(is_used) => {
-                failpoint::point("usage known");
-                self.submit(Input::UsageShown { nonce, is_used, block_time: block.timestamp });
-            }
-            Err(error) => tracing::debug!(%error, "no answer whether a payment was taken"),
-        }
+    fn show_usage(&self, nonce: [u8; 32], is_used: bool, block: &ConfirmedBlock) {
+        failpoint::point("usage known");
+        self.submit(Input::UsageShown { nonce, is_used, block_time: block.timestamp });
     }
 }

@@ -67,7 +67,7 @@ fn shown_by(ShownBy { valid_before, chain }: ShownBy) -> String {
             let expires = humantime::format_rfc3339_seconds(expires);
             format!("by the chain eip155:{id}: once it was taken, or with a block after {expires}")
         }
-        Some((id, false)) => format!("stays spent: no rpc_url for eip155:{id}"),
+        Some((id, false)) => format!("stays spent: no [[network]] for eip155:{id}"),
         None => "stays spent: no chain shows whether it was taken".to_owned(),
     }
 }

@@ -51,7 +51,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ),
     ("proxy", &["hosts", "limits", "payments", "protocol", "shutdown", "tls"]),
     ("admin", &["channels", "payments", "shutdown"]),
-    ("payments", &["chain", "limits", "processes", "protocol", "shutdown"]),
+    ("payments", &["chain", "limits", "processes", "protocol"]),
     ("channels", &["chain", "payments", "protocol"]),
     ("chain", &["private", "protocol"]),
     ("tls", &["private"]),

@@ -28,7 +28,7 @@ crash, or for a channel known only from the chain), ACKNOWLEDGED what the seller
 known to hold. While `serve` runs, it executes the subcommands; otherwise the command
 opens the wallet itself, with --config. It finishes transactions that a crash
 interrupted first. Each transaction is shown with its highest fee and needs
-confirmation. The exit code is 1 if anything was not done.
+confirmation. The exit code is 1 if anything failed.
 
 To recover a deposit, `close` the channel: together with its seller, one transaction
 pays out both sides at once. If the seller is gone or refuses, `close --unilateral`, and

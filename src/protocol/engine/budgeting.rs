@@ -172,11 +172,12 @@ impl Engine {
         self.record_changes(&changes);
     }
 
-    /// Stops counting an authorization whose record has failed: it was never signed.
+    /// Stops counting an authorization that was never signed, since its record has failed or relies on one that has. In the
+    /// second case, its own may succeed yet.
     pub(super) fn uncount_one_shot(&mut self, id: PurchaseId) {
         if let Some(mut purchase) = self.one_shots.remove(&id) {
             self.discount(&mut purchase);
-            self.open_authorizations.end(&purchase.nonce);
+            self.end_never_signed(purchase.nonce);
             self.one_shots.insert(id, purchase);
         }
     }

@@ -295,7 +295,7 @@ impl Engine {
     }
 
     /// An authorization was never signed, so that it counts in no budget any more.
-    fn end_never_signed(&mut self, nonce: [u8; 32]) {
+    pub(super) fn end_never_signed(&mut self, nonce: [u8; 32]) {
         self.open_authorizations.end(&nonce);
         self.record_until_durable(Record::AuthorizationEnded(nonce));
     }

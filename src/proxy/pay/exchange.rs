@@ -512,9 +512,11 @@ where
     /// Sends the request without a payment, and once more if the origin states that it did not process it and only the
     /// body was too large to be retained lower down.
     pub(super) async fn unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
+        // A proof goes to the same address only.
+        let pinned = self.proof.is_some().then(|| extensions.clone());
         match self.send_unpaid(extensions).await {
             Err(ForwardError::NotProcessed { is_repeated: false, .. }) if self.kept.check().is_ok() => {
-                self.send_unpaid(self.head.extensions.clone()).await
+                self.send_unpaid(pinned.unwrap_or_else(|| self.head.extensions.clone())).await
             }
             answer => answer,
         }

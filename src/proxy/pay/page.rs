@@ -28,7 +28,7 @@ where
             return (answer, None);
         }
         self.asks_as_program = true;
-        let by = Instant::now() + self.settings().limits.answer_timeout;
+        let by = Instant::now() + self.settings().limits.offer_timeout;
         match timeout_at(by, self.unpaid(self.head.extensions.clone())).await {
             Ok(Ok(mut offers)) if schemes::may_ask(offers.status(), offers.headers()) => {
                 strip::answer_cookies(offers.headers_mut());

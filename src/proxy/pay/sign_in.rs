@@ -1,6 +1,6 @@
 //! Signs in where a seller offers that with its 402: what was bought before is not bought again.
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::Exchange;
@@ -38,7 +38,6 @@ where
         held: &HeldAnswer,
     ) -> Result<SignedIn, ForwardError> {
         let Some(proof) = self.proof(offer, held).await else { return Ok(SignedIn::Not) };
-        self.has_signed_in = true;
         tracing::debug!(request = %self.request, "signing in");
         let mut extensions = self.head.extensions.clone();
         if self.is_loopback_only {
@@ -58,18 +57,32 @@ where
                 Err(unpaid) => SignedIn::Answered(unpaid),
             });
         }
-        tracing::info!(request = %self.request, "signed in, and not paid again");
+        if let StatusCode::BAD_REQUEST
+        | StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE = answer.status()
+        {
+            // The proof may be at fault, and nothing was served: the offer stands.
+            return Ok(SignedIn::Not);
+        }
+        if !answer.status().is_client_error() && !answer.status().is_server_error() {
+            tracing::info!(request = %self.request, "signed in, and not paid again");
+        }
         Ok(SignedIn::Answered(strip::answer(self.let_through(answer, None).await)))
     }
 
     /// The headers that prove who pays; `None` if the seller does not ask for them, or if this request may not be paid.
     async fn proof(&mut self, offer: &Offer, held: &HeldAnswer) -> Option<HeaderMap> {
         let challenge = offer.sign_in(&held.head.headers, &self.head.uri)?;
-        let is_asked_for = !self.has_signed_in && self.settings().dry_run.is_none();
+        // Where the client waits with its body, it would upload that for nothing.
+        let is_asked_for =
+            !self.has_signed_in && self.settings().dry_run.is_none() && !self.is_body_deferred();
         let mut proof = HeaderMap::new();
         if !is_asked_for || self.check_offer(offer, held).await.is_err() || self.whole().await.is_err() {
             return None;
         }
+        // Whatever comes of it, the signer is asked once.
+        self.has_signed_in = true;
         let payments = self.settings().payments.as_ref()?;
         let signed = payments.sign_in(&challenge, &self.limit.host, self.deadline.into_std(), &mut proof);
         let by = self.deadline.min(Instant::now() + self.settings().policy.ready_timeout);

@@ -11,6 +11,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 pub type Body = BoxBody<Bytes, Infallible>;
@@ -64,16 +65,31 @@ pub async fn ask(address: SocketAddr, request: Request<Body>) -> Got {
     Wire::connect(address).await.ask(request).await.unwrap()
 }
 
-/// The same to a peer that may end at any time. Dropping the future closes the connection at once.
-pub async fn try_ask(address: SocketAddr, request: Request<Body>) -> Option<Got> {
-    let stream = TcpStream::connect(address).await.ok()?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+/// The same to a peer that may end at any time, until the client gives up: then it leaves, and the peer has noticed that once
+/// this returns `None`.
+pub async fn ask_or_leave(
+    address: SocketAddr,
+    request: Request<Body>,
+    gives_up: impl Future<Output = ()>,
+) -> Option<Option<Got>> {
+    let Ok(stream) = TcpStream::connect(address).await else { return Some(None) };
+    let Ok((sender, mut connection)) = http1::handshake(TokioIo::new(stream)).await else {
+        return Some(None);
+    };
     let mut wire = Wire(sender);
-    let mut asking = std::pin::pin!(wire.ask(request));
-    tokio::select! {
-        got = &mut asking => got.ok(),
-        _ = connection => asking.await.ok(),
+    {
+        let mut asking = std::pin::pin!(wire.ask(request));
+        tokio::select! {
+            got = &mut asking => return Some(got.ok()),
+            _ = &mut connection => return Some(asking.await.ok()),
+            () = gives_up => {}
+        }
     }
+    let mut stream = connection.into_parts().io.into_inner();
+    // A peer that is gone has noticed it, too.
+    let _ = stream.shutdown().await;
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    None
 }
 
 /// A body of known length.

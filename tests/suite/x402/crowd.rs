@@ -23,7 +23,7 @@ use tollpass::protocol::{Address, Amount};
 use super::*;
 use crate::program::{run, text};
 use crate::support::market::account;
-use crate::support::wire::{try_ask, whole};
+use crate::support::wire::{ask_or_leave, whole};
 
 /// How many purchases there are, unless the environment variable `CROWD_PURCHASES` says otherwise.
 const PURCHASES: u64 = 1000;
@@ -39,8 +39,6 @@ const MOST_ATTEMPTS: usize = 30;
 const MOST_FAULTS: u32 = 4;
 /// How long a payment is valid, in seconds: longer than any run.
 const VALIDITY: u64 = 7200;
-/// How long a client that has given up waits before it sends its request again.
-const BACK_OFF: Duration = Duration::from_millis(300);
 /// The time limit; a run takes a part of it.
 const WITHIN: Duration = Duration::from_secs(240);
 /// In which request header a client names its purchase, for the seller's books.
@@ -339,11 +337,10 @@ impl Crowd {
             let address = proxy.wait_for(Option::is_some).await.unwrap().unwrap();
             let request = self.request(number, &mut dice);
             let gives_up = self.stories.silence(number);
-            let asked = tokio::select! {
-                got = timeout(PATIENCE, try_ask(address, request)) => Some(got.expect("no answer")),
-                // Only while no answer is on its way: if one is, nobody can know whether it arrives.
-                () = gives_up.notified() => None,
-            };
+            // Only while no answer is on its way: if one is, nobody can know whether it arrives. The proxy notices that this
+            // client has left: one that waits gets an authorization of its own.
+            let asking = ask_or_leave(address, request, gives_up.notified());
+            let asked = timeout(PATIENCE, asking).await.expect("no answer");
             let event = match &asked {
                 Some(Some(got)) => format!("the client gets {} {}", got.status, reason(got)),
                 Some(None) => "the client loses its connection".to_owned(),
@@ -360,8 +357,7 @@ impl Crowd {
                     return End::PaidNotDelivered;
                 }
                 Some(Some(_)) => {}
-                // The proxy has to notice that this client has left: one that waits gets an authorization of its own.
-                None => tokio::time::sleep(BACK_OFF).await,
+                None => {}
                 Some(None) => {
                     // It was killed, unless it cut the connection itself.
                     let _ = timeout(Duration::from_millis(50), proxy.changed()).await;

@@ -17,7 +17,7 @@ fn asks(presented: &Presented, price: u64, domain: Option<&str>) -> Answer {
     });
     let chains = json!([{"chainId": "eip155:31337", "type": "eip191"}]);
     let offer = json!({
-        "x402Version": 2, "error": "Payment required", "accepts": [V2.entry(price)], "resource": {"url": url},
+        "x402Version": 2, "error": "Payment required", "accepts": [V2.entry(price)], "resource": {"url": format!("{url}?token=secret"), "description": "words"},
         "extensions": {"sign-in-with-x": {"info": info, "supportedChains": chains, "schema": {}}},
     });
     Answer::new(StatusCode::PAYMENT_REQUIRED, "{}")
@@ -55,7 +55,8 @@ fn remembers(chain: &Chain, proofs: &Arc<Mutex<usize>>) -> impl FnMut(&Presented
         if let Some(payment) = V2.payment(presented) {
             let value = STANDARD.decode(presented.headers[V2.header()].as_bytes()).unwrap();
             let payload: Value = serde_json::from_slice(&value).unwrap();
-            assert!(payload["resource"]["url"].as_str().unwrap().ends_with("/goods"), "{payload}");
+            let host = presented.headers["host"].to_str().unwrap();
+            assert_eq!(payload["resource"], json!({"url": format!("http://{host}/goods")}));
             has_bought = true;
             return V2.serve(&chain, &payment);
         }
@@ -148,6 +149,27 @@ async fn an_external_signer_signs_a_text_and_without_its_signature_the_request_i
     }
     assert_eq!((notary.asked(MESSAGES).len(), *proofs.lock().unwrap()), (3, 1));
     proxy.stop().await;
+}
+
+/// A seller, or what stands before it, that does not like the proof. It is not served by that, and still has its offer.
+#[tokio::test]
+async fn a_proof_that_is_refused_leaves_the_offer() {
+    for (status, is_paid) in [(400, true), (401, true), (403, true), (431, true), (404, false), (500, false)]
+    {
+        let chain = Chain::default();
+        let of_seller = chain.clone();
+        let seller = Mallory::spawn(move |presented| match (V2.payment(presented), signed_in(presented)) {
+            (Some(payment), _) => V2.serve(&of_seller, &payment),
+            (None, Some(_)) => Answer::new(StatusCode::from_u16(status).unwrap(), "no"),
+            (None, None) => asks(presented, PRICE, None),
+        })
+        .await;
+        let (_alice, proxy) = alice("").await;
+        let got = get(&proxy, &seller).await;
+        let expected = if is_paid { (200, vec![PRICE]) } else { (status, vec![]) };
+        assert_eq!((got.status.as_u16(), chain.transfers()), expected, "{got:?}");
+        proxy.stop().await;
+    }
 }
 
 #[tokio::test]

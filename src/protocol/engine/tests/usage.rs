@@ -20,12 +20,12 @@ type Row = (BudgetKey, Window, u64);
 
 /// What the journal has.
 #[derive(Clone, Default)]
-struct Disk {
+struct WrittenJournal {
     budgets: BTreeMap<Row, BudgetRow>,
     open: BTreeMap<[u8; 32], KnownAuthorization>,
 }
 
-impl Disk {
+impl WrittenJournal {
     fn write(&mut self, records: &[Record]) {
         for record in records {
             match record {
@@ -89,7 +89,7 @@ fn offer() -> Offer {
 }
 
 impl Story {
-    fn of(disk: &Disk) -> Self {
+    fn of(disk: &WrittenJournal) -> Self {
         let limits = BudgetLimits { per_hour: Some(cost(2 * PRICE)), ..BudgetLimits::default() };
         let budget = Arc::new(Budget::new("daily", unit(), limits));
         let mut policy = policy();
@@ -138,7 +138,7 @@ impl Story {
     }
 
     /// Pays, and the outcome stays unclear.
-    fn doubts(&mut self, number: u8, disk: &mut Disk) {
+    fn doubts(&mut self, number: u8, disk: &mut WrittenJournal) {
         let (seq, records) = written(&self.buys(number));
         disk.write(&records);
         let effects = self.when(Input::Durable(seq));
@@ -169,7 +169,7 @@ fn is_unused(record: &Record) -> bool {
 
 #[test]
 fn what_expired_unused_is_free_again_at_once_and_in_one_write() {
-    let mut disk = Disk::default();
+    let mut disk = WrittenJournal::default();
     let mut story = Story::of(&disk);
     story.doubts(1, &mut disk);
     story.doubts(2, &mut disk);
@@ -193,7 +193,7 @@ fn what_expired_unused_is_free_again_at_once_and_in_one_write() {
 
 #[test]
 fn what_was_used_stays_spent() {
-    let mut disk = Disk::default();
+    let mut disk = WrittenJournal::default();
     let mut story = Story::of(&disk);
     story.doubts(1, &mut disk);
     let (_, records) = written(&story.shown(1, true, 0));
@@ -211,7 +211,7 @@ fn what_was_used_stays_spent() {
 #[test]
 fn a_crash_frees_the_money_once() {
     for (first, second) in [(false, false), (true, false), (false, true), (true, true)] {
-        let mut disk = Disk::default();
+        let mut disk = WrittenJournal::default();
         let mut story = Story::of(&disk);
         story.doubts(1, &mut disk);
         story.doubts(2, &mut disk);
@@ -237,7 +237,7 @@ fn a_crash_frees_the_money_once() {
 
 #[test]
 fn a_failed_write_is_made_up_for_by_the_next() {
-    let mut disk = Disk::default();
+    let mut disk = WrittenJournal::default();
     let mut story = Story::of(&disk);
     story.doubts(1, &mut disk);
     story.at(DRAWN + 101);
@@ -255,7 +255,7 @@ fn a_failed_write_is_made_up_for_by_the_next() {
 /// The same holds for what was never sent: if its end is not on disk, nothing else may say that its money is free.
 #[test]
 fn what_was_never_sent_is_freed_once() {
-    let mut disk = Disk::default();
+    let mut disk = WrittenJournal::default();
     let mut story = Story::of(&disk);
     let (seq, records) = written(&story.buys(1));
     disk.write(&records);
@@ -269,7 +269,7 @@ fn what_was_never_sent_is_freed_once() {
 
 #[test]
 fn the_budget_of_a_run_that_is_over_is_left_alone() {
-    let mut disk = Disk::default();
+    let mut disk = WrittenJournal::default();
     let mut story = Story::of(&disk);
     let run = Arc::new(Budget::of_run(1, unit(), cost(2 * PRICE)));
     story.when(Input::BeginBudget(Arc::clone(&run)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::contracts::{EXACT_PROXY, PERMIT2};
@@ -23,7 +23,7 @@ const MOST_OFFERS: usize = 100;
 /// The largest offer that can be paid, in bytes of JSON: the payment repeats it in a header, and sellers on Node refuse
 /// heads above 16 KB.
 const LARGEST_OFFER: usize = 6 * 1024;
-/// The largest resource that a payment repeats, in bytes of JSON.
+/// The largest resource that a payment names, in bytes of JSON.
 const LARGEST_RESOURCE: usize = 1024;
 /// How much of a name that a seller chose is shown, in characters.
 pub(super) const LONGEST_NAME: usize = 40;
@@ -88,7 +88,8 @@ pub struct Requirement {
     pub entry: Box<str>,
     /// The extension `payment-identifier` as the seller wrote it, if it offers that.
     pub identifier: Option<Box<str>>,
-    /// The resource as the seller wrote it, if a payer can sign in for it later: the payment repeats it.
+    /// The resource in JSON, if a payer can sign in for it later: the payment names it. Its URL has lost its query, which may
+    /// be secret.
     pub resource: Option<Box<str>>,
 }
 
@@ -193,13 +194,12 @@ fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersR
     let extensions = answer.extensions.map_or("{}", RawValue::get);
     let extensions = serde_json::from_str::<Extensions<'_>>(extensions).unwrap_or_default();
     let identifier = extensions.identifier.map(RawValue::get);
-    let resource = answer.resource.map(RawValue::get).filter(|json| json.len() <= LARGEST_RESOURCE);
-    let resource = resource.filter(|_| extensions.sign_in.is_some());
+    let resource = answer.resource.filter(|_| extensions.sign_in.is_some()).and_then(without_query);
     let (mut offers, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
         match requirement(entry.get(), version, identifier) {
             Ok(requirement) => {
-                let requirement = Requirement { resource: resource.map(Into::into), ..requirement };
+                let requirement = Requirement { resource: resource.clone(), ..requirement };
                 let (requirement, error) = (Arc::new(requirement), error.clone());
                 offers.push(ExactOffer {
                     requirement,
@@ -283,6 +283,18 @@ pub(super) fn requirement(
         identifier: identifier.map(Into::into),
         resource: None,
     })
+}
+
+/// A resource with its URL only, and that without query and fragment: sellers remember a payer by the path.
+fn without_query(resource: &RawValue) -> Option<Box<str>> {
+    #[derive(Deserialize, Serialize)]
+    struct NamedResource {
+        url: String,
+    }
+    let NamedResource { mut url } = serde_json::from_str(resource.get()).ok()?;
+    url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
+    let json = serde_json::to_string(&NamedResource { url }).ok()?;
+    (json.len() <= LARGEST_RESOURCE).then(|| json.into())
 }
 
 /// A name that a seller chose, cut and made safe for terminals.
