@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
-use super::held_answer::{HeldAnswer, hold_answer, tell_why};
+use super::held_answer::{HeldAnswer, hold_answer, read_offers, tell_why};
 use super::operator_state::OperatorState;
 use super::orphans::{ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
 use super::plain_http;
@@ -280,8 +280,7 @@ where
             if offers == Err(Refusal::UnknownScheme) && schemes::wants_body(head.status, &head.headers) {
                 let HeldAnswer { head, body, trailers, .. } =
                     hold_answer(self.settings(), &self.request, head, body).await?;
-                offers =
-                    schemes::read(&Answer { status: head.status, headers: &head.headers, body: Some(&body) });
+                offers = read_offers(&head, &body).await;
                 (head, Body::with_trailers(body, trailers))
             } else {
                 (head, body)

@@ -5,10 +5,14 @@ use http::{HeaderMap, Response};
 
 use super::settings::PaySettings;
 use crate::limits::Limits;
-use crate::protocol::Refusal;
+use crate::protocol::answer::Answer;
+use crate::protocol::{Offer, Refusal, schemes};
 use crate::proxy::handling::{Explanation, Handling, RequestName};
 use crate::proxy::replay::{Held, Past, hold};
 use crate::proxy::{Body, error_response};
+
+/// Above this, the body of a 402 is parsed on a thread for work that blocks; it takes under a millisecond below.
+const LARGE_BODY: usize = 64 * 1024;
 
 /// A buffered 402, which the client gets if nothing is paid.
 #[derive(Debug)]
@@ -45,6 +49,20 @@ pub(super) async fn hold_answer(
             Err(answer)
         }
     }
+}
+
+/// Reads the offers of a 402 with its body. A large one takes so long that other clients of the worker would wait.
+pub(super) async fn read_offers(head: &http::response::Parts, body: &Bytes) -> Result<Vec<Offer>, Refusal> {
+    let status = head.status;
+    if body.len() <= LARGE_BODY {
+        return schemes::read(&Answer { status, headers: &head.headers, body: Some(body) });
+    }
+    let (headers, body) = (head.headers.clone(), body.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        schemes::read(&Answer { status, headers: &headers, body: Some(&body) })
+    });
+    // It has panicked, or the process ends.
+    reading.await.unwrap_or(Err(Refusal::UnknownScheme))
 }
 
 /// Why a 402 whose body could not be held is not paid.

@@ -7,6 +7,9 @@ use sha2::{Digest as _, Sha256};
 use crate::protocol::policy::ProxyClient;
 use crate::proxy::Body;
 
+/// How much of a body is hashed at once on the thread of a worker.
+const LARGE_PART: usize = 128 * 1024;
+
 /// Hashes a request: its method and URL, the client, `Authorization`, and its `Idempotency-Key` or else its body.
 pub(super) struct PurchaseHash {
     hash: Sha256,
@@ -37,16 +40,28 @@ impl PurchaseHash {
         self.is_keyed
     }
 
-    /// Adds the whole body.
+    /// Adds the whole body. A large one is hashed on a thread for work that blocks, because other clients of the worker
+    /// would wait.
     ///
     /// # Errors
     /// Why it cannot be read.
     pub(super) async fn add_body(&mut self, mut body: Body) -> Result<(), String> {
+        let (mut waiting, mut size) = (Vec::new(), 0);
         while let Some(frame) = body.frame().await {
-            if let Some(data) = frame.map_err(|error| error.to_string())?.data_ref() {
-                self.hash.update(data);
+            let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+            size += data.len();
+            waiting.push(data);
+            if size > LARGE_PART {
+                let (mut hash, parts) = (self.hash.clone(), std::mem::take(&mut waiting));
+                let hashing = tokio::task::spawn_blocking(move || {
+                    parts.iter().for_each(|part| hash.update(part));
+                    hash
+                });
+                self.hash = hashing.await.map_err(|error| error.to_string())?;
+                size = 0;
             }
         }
+        waiting.iter().for_each(|part| self.hash.update(part));
         Ok(())
     }
 
@@ -113,6 +128,16 @@ mod tests {
                 .unwrap();
         }
         hash.finish()
+    }
+
+    #[tokio::test]
+    async fn a_large_body_counts_like_a_small_one() {
+        let body = vec![7; LARGE_PART + 1];
+        let [mut expected, mut hash] =
+            [(); 2].map(|()| PurchaseHash::new("PUT http://a.example/", None, &HeaderMap::new()));
+        expected.hash.update(&body);
+        hash.add_body(Body::with_trailers(body, None)).await.unwrap();
+        assert_eq!(hash.finish(), expected.finish());
     }
 
     #[tokio::test]
