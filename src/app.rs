@@ -63,6 +63,7 @@ use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::proxy::{Forward, ForwardError};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, AuthorityError, Leaves, Name, NotAName};
+use crate::workers::Workers;
 
 /// How long to wait at startup before contacting the node again.
 const START_RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -206,6 +207,25 @@ impl App {
     /// The wallet cannot be opened, the payment service has failed, or a seller did not sign that a channel be closed
     /// at exit and the policy treats that as an error.
     pub async fn run(self) -> Result<(), StartError> {
+        let (workers, mut threads) = Workers::start(self.config.workers).map_err(StartError::Workers)?;
+        let shutdown = self.shutdown.clone();
+        let mut serving = Box::pin(self.serve_on(workers));
+        let ended = tokio::select! {
+            biased;
+            ended = &mut serving => ended,
+            () = threads.failure() => {
+                tracing::error!("a worker thread has failed; shutting down");
+                shutdown.begin();
+                // What else goes wrong is logged.
+                let _ = serving.await;
+                Err(StartError::WorkerEnded)
+            }
+        };
+        threads.stop().await;
+        ended
+    }
+
+    async fn serve_on(self, workers: Workers<()>) -> Result<(), StartError> {
         let Self {
             ports,
             config,
@@ -242,7 +262,8 @@ impl App {
         }
         let pays = paying.is_some();
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
-        let served = Served { config: &config, stack: &stack, settings, ca, pays, token, authenticator };
+        let stacks = workers.each(|index, count| stack.for_worker(index, count));
+        let served = Served { config: &config, stacks, settings, ca, pays, token, authenticator };
         let served = ports.serve(served, orders, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
         let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {

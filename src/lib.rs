@@ -86,7 +86,7 @@
 //! | `config` | reads `proxy.toml` and the environment into a valid configuration | `hosts`, `limits`, `protocol` |
 //! | `protocol` | the pure core: offers, policy, budgets, the engine | `hosts` |
 //! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
-//! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
+//! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls`, `workers` |
 //! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `processes`, `protocol` |
 //! | `channels` | operations on channels: open, top up, close, settle; allowances; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys, external signers | `private`, `protocol` |
@@ -96,6 +96,7 @@
 //! | `limits` | every limit, declared once | none |
 //! | `processes` | which process descends from which, and which has a socket | none |
 //! | `shutdown` | signals, drain, deadline | none |
+//! | `workers` | the threads that serve clients, and which of them gets a connection | `shutdown` |
 //! | `telemetry` | the log | none |
 //! | `error_chain` | errors with their causes | none |
 //! | `mutex` | locks that ignore poisoning | none |
@@ -104,6 +105,14 @@
 //!
 //! `proxy` never sees the chain, `chain` never sees an HTTP request, and only `app` sees everything.
 //! `tests/suite/house.rs` enforces this.
+//!
+//! # Threads
+//!
+//! The main thread accepts connections and runs what is there once: the actor, the chain watcher, the admin socket. Each
+//! connection then belongs to one of the workers (`workers` in the configuration), threads with a runtime and pools of
+//! connections to origins of their own, until it ends: a request that pays nothing never waits for another thread. The
+//! engine is shared behind a lock that is not held across anything slow. The journal has a thread that writes. Names,
+//! files, and whatever else takes long (large offers, digests of large bodies) use threads for work that blocks.
 //!
 //! # Money invariants
 //!
@@ -229,6 +238,10 @@ pub mod telemetry;
 mod tls;
 #[cfg(feature = "testing")]
 pub mod tls;
+#[cfg(not(feature = "testing"))]
+mod workers;
+#[cfg(feature = "testing")]
+pub mod workers;
 
 pub use app::{App, StandalonePayments, StartError};
 pub use config::{Config, ConfigError, PolicyBuilder};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -86,6 +87,11 @@ impl Shutdown {
     /// Spawns a task that [`drain`](Self::drain) waits for and that ends by itself on [`cut_off`](Self::cut_off).
     pub fn spawn_watchful(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
+    }
+
+    /// As [`spawn_watchful`](Self::spawn_watchful), on another runtime.
+    pub fn spawn_watchful_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, runtime);
     }
 
     /// The number of running tasks.

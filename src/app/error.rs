@@ -37,6 +37,12 @@ pub enum StartError {
         /// The reason.
         source: io::Error,
     },
+    /// The system refuses threads.
+    #[error("cannot start the worker threads: {0}; set workers to fewer")]
+    Workers(io::Error),
+    /// A worker thread has ended by itself.
+    #[error("a worker thread has failed; the log says why")]
+    WorkerEnded,
     /// The state directory cannot be created or used.
     #[error("cannot use the state directory {}: {source}", path.display())]
     StateDir {

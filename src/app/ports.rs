@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::certificate::{server_tls, warn_of_trouble, watch_certificate};
@@ -15,6 +14,7 @@ use crate::config;
 use crate::config::Config;
 use crate::payments::{Payments, RunAccount, RunTerms};
 use crate::proxy;
+use crate::proxy::Acceptor;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
 use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
 use crate::proxy::intercept::Interception;
@@ -22,11 +22,11 @@ use crate::proxy::stack::{ProxyService, Stack};
 use crate::shutdown::Shutdown;
 use crate::tls;
 use crate::tls::ServerTls;
+use crate::workers::Workers;
 
 /// Ports that are bound but not served yet.
 pub(super) struct Ports {
-    listener: TcpListener,
-    address: SocketAddr,
+    acceptor: Acceptor,
     /// The certificate, if any port speaks TLS.
     tls: Option<ServerTls>,
     routes: Vec<RoutePort>,
@@ -35,8 +35,7 @@ pub(super) struct Ports {
 
 /// A port that serves routes only.
 struct RoutePort {
-    listener: TcpListener,
-    address: SocketAddr,
+    acceptor: Acceptor,
     is_tls: bool,
     routes: Vec<config::RouteConfig>,
 }
@@ -44,7 +43,7 @@ struct RoutePort {
 /// What the ports serve.
 pub(super) struct Served<'a> {
     pub config: &'a Config,
-    pub stack: &'a Stack,
+    pub stacks: Workers<Stack>,
     pub settings: proxy::ProxySettings,
     /// The certificate of the local CA, if HTTPS is intercepted.
     pub ca: Option<CaFiles>,
@@ -77,12 +76,13 @@ impl Served<'_> {
     }
 
     /// The service of a proxy port at this address.
-    fn proxy(&self, listen: SocketAddr, tls: Option<&ServerTls>, since: SystemTime) -> ProxyService {
+    fn proxy(&self, listen: SocketAddr, tls: Option<&ServerTls>, since: SystemTime) -> Workers<ProxyService> {
         let page = Page { ca: self.ca.clone(), pays: self.pays, since };
         let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let upgrade = self.config.upstream.upgrade.clone();
         let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
-        self.stack.proxy(frontend.with_tls(tls.cloned()), self.authenticate(listen))
+        let (frontend, authenticate) = (frontend.with_tls(tls.cloned()), self.authenticate(listen));
+        self.stacks.map(|stack| stack.proxy(frontend.clone(), authenticate.clone()))
     }
 
     /// Opens ports for runs until the shutdown begins.
@@ -115,12 +115,12 @@ impl Served<'_> {
         let budget = request.budget.map(|text| self.config.run_budget(&text)).transpose();
         let budget = budget.map_err(RunRefused::Budget)?;
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let (address, shutdown) = (listener.local_addr()?, shutdown.part());
+        let acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let (address, shutdown) = (acceptor.address(), shutdown.part());
         let account = payments.open_run(terms, root, parent);
         let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
         let service = self.proxy(address, None, since);
-        shutdown.spawn_watchful(proxy::serve(listener, service, settings, shutdown.clone()));
+        shutdown.spawn_watchful(proxy::serve(acceptor, service, settings, shutdown.clone()));
         Ok(RunPort { address, account, shutdown })
     }
 }
@@ -130,36 +130,37 @@ impl Ports {
     pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
         let tls = server_tls(config)?;
         let failed = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let acceptor = Acceptor::bind(config.listen).await.map_err(failed)?;
         let routes = route_ports(&config.routes).await?;
-        Ok(Self { listener, address, tls, routes, since: SystemTime::now() })
+        Ok(Self { acceptor, tls, routes, since: SystemTime::now() })
     }
 
     /// The address of the proxy's own port.
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.acceptor.address()
     }
 
     /// The addresses of routes with their own port, in the order of the configuration.
     pub(super) fn route_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.routes.iter().map(|port| port.address)
+        self.routes.iter().map(|port| port.acceptor.address())
     }
 
     /// Serves all ports until the shutdown begins.
     pub(super) async fn serve(self, served: Served<'_>, orders: Option<RunOrders>, shutdown: &Shutdown) {
-        let Self { listener, address, tls, routes, since } = self;
+        let Self { acceptor, tls, routes, since } = self;
         let upgrade = &served.config.upstream.upgrade;
         let main_tls = tls.as_ref().filter(|_| served.config.is_tls);
-        let service = served.proxy(address, main_tls, since);
-        let main = proxy::serve(listener, service, served.settings(main_tls), shutdown.clone());
-        let others = routes.into_iter().map(|RoutePort { listener, address, is_tls, routes }| {
+        let service = served.proxy(acceptor.address(), main_tls, since);
+        let main = proxy::serve(acceptor, service, served.settings(main_tls), shutdown.clone());
+        let others = routes.into_iter().map(|RoutePort { acceptor, is_tls, routes }| {
+            let address = acceptor.address();
             let tls = tls.as_ref().filter(|_| is_tls);
             let routes = routes.iter().map(mapped).collect();
             let frontend = FrontendLayer::routes(address, routes, served.token(address), upgrade.clone());
             let frontend = frontend.with_tls(tls.cloned());
-            let service = served.stack.routes(frontend, served.authenticate(address));
-            proxy::serve(listener, service, served.settings(tls), shutdown.clone())
+            let authenticate = served.authenticate(address);
+            let service = served.stacks.map(|stack| stack.routes(frontend.clone(), authenticate.clone()));
+            proxy::serve(acceptor, service, served.settings(tls), shutdown.clone())
         });
         if let (Some(tls), Some(files)) = (tls.clone(), &served.config.tls) {
             tracing::info!("TLS with {}", tls.description());
@@ -181,11 +182,11 @@ async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, S
         }
         let origin = || format!("{}://{}", route.scheme, route.authority);
         let failed = |source| StartError::RouteListen { address: listen, origin: origin(), source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let acceptor = Acceptor::bind(listen).await.map_err(failed)?;
+        let address = acceptor.address();
         tracing::info!(%address, origin = origin(), "listening for a route");
         let is_tls = route.is_tls;
-        ports.push((listen, RoutePort { listener, address, is_tls, routes: vec![route.clone()] }));
+        ports.push((listen, RoutePort { acceptor, is_tls, routes: vec![route.clone()] }));
     }
     Ok(ports.into_iter().map(|(_, port)| port).collect())
 }

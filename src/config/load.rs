@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +21,7 @@ use super::ledger::LedgerConfig;
 use super::listener::{Exposure, TlsFiles};
 use super::log::LogConfig;
 use super::network::NetworkConfig;
+use super::raw_value::InvalidValue;
 use super::route::RouteConfig;
 use super::rules::both_or_neither;
 use super::section::{Issues, Section};
@@ -57,6 +59,8 @@ pub(super) static TOP: Table = Table::new(
         /// Whose programs may spend on this machine without the token of a [[client]] or a [[route]]: "own-user", those of
         /// the user who runs tollpass; "any", those of all users.
         "local": client::LOCAL_SHAPE; or(|| json!("own-user")),
+        /// How many threads serve clients; if absent, one for each core that this process may use.
+        "workers": Shape::Integer(1, MOST_WORKERS),
         /// The ports that CONNECT may lead to, each a number or a range such as "8000-8999".
         "connect_ports": Shape::List(&values::PORTS, 1, values::MOST_PORTS); or(|| json!(["1-65535"])),
         /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
@@ -103,6 +107,9 @@ pub(super) static TOP: Table = Table::new(
     vec![json!({"dependentRequired": {"chain": ["wallet"]}}), both_or_neither("tls_cert", "tls_key")]
 });
 
+/// Each worker has sockets and memory of its own.
+const MOST_WORKERS: u64 = 1024;
+
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8402));
 
 /// All settings, checked.
@@ -122,6 +129,8 @@ pub struct Config {
     pub auth: AuthRequirement,
     /// Whose programs may spend without a token.
     pub local: LocalSpenders,
+    /// How many threads serve clients.
+    pub workers: usize,
     /// The ports that `CONNECT` may lead to.
     pub connect_ports: PortSet,
     /// The directory for all state; absolute.
@@ -268,6 +277,14 @@ fn assemble(
     let listen = top.read("listen", values::socket);
     let tls = listener::tls(&top, base);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
+    let workers = top.read("workers", |value| match values::integer(value)? {
+        count @ 1..=MOST_WORKERS => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+        other => Err(InvalidValue::new(
+            format!("{other} is out of range"),
+            format!("write a number from 1 to {MOST_WORKERS}, or remove it for one thread per core"),
+        )),
+    });
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
     let connect_ports = top.read("connect_ports", values::ports).unwrap_or_default();
     let state_dir = top.read("state_dir", |value| base.path(value));
     let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
@@ -368,6 +385,7 @@ fn assemble(
         allow_remote,
         auth,
         local,
+        workers: workers.unwrap_or_else(cores),
         connect_ports,
         state_dir,
         wallet,

@@ -31,6 +31,13 @@ impl Forward {
         Self { upstream: Arc::new(UpstreamClient::new(settings)) }
     }
 
+    /// The same with connection pools of its own, for one of `count` workers: connections to origins belong to the thread
+    /// that opened them.
+    #[must_use]
+    pub fn for_worker(&self, index: usize, count: usize) -> Self {
+        Self { upstream: Arc::new(self.upstream.for_worker(index, count)) }
+    }
+
     /// Loads the roots that verify origins, so that the first request over TLS need not wait for them.
     pub async fn prepare(&self) {
         self.upstream.prepare_tls().await;

@@ -75,17 +75,17 @@ pub struct InterceptService<S> {
     context: Option<Arc<InterceptContext>>,
 }
 
-/// The state that all intercepted tunnels share.
-#[derive(Debug)]
+/// The state that all intercepted tunnels of a worker share.
+#[derive(Clone, Debug)]
 struct InterceptContext {
-    interception: Interception,
+    interception: Arc<Interception>,
     upstream: Arc<UpstreamClient>,
     http_1: Http1Server,
     http_2: http2::Builder<TokioExecutor>,
     timeout: Duration,
     limits: TunnelLimits,
     access_log: AccessLogLayer,
-    warned: Mutex<BTreeSet<String>>,
+    warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// The layer of [`InterceptService`].
@@ -106,11 +106,19 @@ impl InterceptLayer {
                 timeout: settings.limits.head_timeout,
                 limits: TunnelLimits::new(settings),
                 access_log,
-                warned: Mutex::default(),
-                interception,
+                warned: Arc::default(),
+                interception: Arc::new(interception),
                 upstream,
             })
         }))
+    }
+
+    /// The same over the connections of another `forward`.
+    pub(super) fn over(&self, forward: &Forward) -> Self {
+        let over = |context: &Arc<InterceptContext>| {
+            Arc::new(InterceptContext { upstream: forward.upstream(), ..InterceptContext::clone(context) })
+        };
+        Self(self.0.as_ref().map(over))
     }
 }
 

@@ -27,6 +27,7 @@ pub mod upstream;
 
 #[cfg(feature = "testing")]
 pub use descriptors::IdleConnections;
+pub use downstream::acceptor::Acceptor;
 pub use downstream::server::serve;
 pub use error::ForwardError;
 #[cfg(feature = "testing")]

@@ -11,7 +11,7 @@ use super::intercept::{InterceptLayer, InterceptService, Interception};
 use super::pay::{Pay, PayLayer};
 use super::request_span::{RequestSpan, RequestSpanLayer};
 
-/// What all ports of a proxy have in common.
+/// What all ports of a proxy have in common on one worker.
 #[derive(Clone, Debug)]
 pub struct Stack {
     forward: Forward,
@@ -40,6 +40,14 @@ impl Stack {
     ) -> Self {
         let intercept = InterceptLayer::new(&forward, interception, access_log.in_tunnel());
         Self { forward, pay, access_log, intercept }
+    }
+
+    /// The same for one of `count` workers, with connections of its own to origins.
+    #[must_use]
+    pub fn for_worker(&self, index: usize, count: usize) -> Self {
+        let forward = self.forward.for_worker(index, count);
+        let intercept = self.intercept.over(&forward);
+        Self { forward, intercept, pay: self.pay.clone(), access_log: self.access_log }
     }
 
     /// The layers of a proxy port, outermost first.

@@ -12,7 +12,7 @@ use tollpass::cli::Arguments;
 use self::modules::{Modules, cycles, strings};
 
 /// Each top-level module with the modules that it may import, besides those in `ANYWHERE`.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -47,9 +47,10 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "shutdown",
             "telemetry",
             "tls",
+            "workers",
         ],
     ),
-    ("proxy", &["hosts", "limits", "payments", "protocol", "shutdown", "tls"]),
+    ("proxy", &["hosts", "limits", "payments", "protocol", "shutdown", "tls", "workers"]),
     ("admin", &["channels", "payments", "shutdown"]),
     ("payments", &["chain", "limits", "processes", "protocol"]),
     ("channels", &["chain", "payments", "protocol"]),
@@ -62,6 +63,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("protocol", &["hosts"]),
     ("hosts", &[]),
     ("shutdown", &[]),
+    ("workers", &["shutdown"]),
     ("telemetry", &[]),
     ("failpoint", &[]),
     ("limits", &[]),

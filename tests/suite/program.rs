@@ -18,6 +18,7 @@ mod run_ports;
 mod runs;
 mod serves;
 mod volume;
+mod workers;
 
 use std::path::Path;
 use std::process::Stdio;

@@ -16,11 +16,12 @@ use hyper::server::conn::http2;
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::util::{Oneshot, ServiceExt};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
+use super::acceptor::Acceptor;
 use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, StallTimer, Timeouts};
 use super::client_stream::{ClientTls, plain_stream, warn_first};
 use crate::error_chain::with_causes;
@@ -33,35 +34,36 @@ use crate::proxy::message::target;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::settings::ProxySettings;
 use crate::shutdown::Shutdown;
+use crate::workers::{Placement, WorkerShare, Workers};
 
 /// The smallest buffer that hyper accepts.
 const LEAST_BUFFER: usize = 8192;
 /// Large enough to move big bodies in few reads.
 const BUFFER: usize = 256 * 1024;
 
-/// Counts one connection against the limit; it stays with the connection when a tunnel takes that over.
+/// Counts one connection against the limit and for its worker; it stays with the connection when a tunnel takes that over.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionPermit {
     pub(crate) shutdown: Shutdown,
-    permit: Arc<OwnedSemaphorePermit>,
+    counted: Arc<(OwnedSemaphorePermit, WorkerShare)>,
 }
 
 impl ConnectionPermit {
     /// Spawns a task that keeps the permit and that the shutdown waits for.
     pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
-        let Self { shutdown, permit } = self;
+        let Self { shutdown, counted } = self;
         shutdown.spawn(async move {
             task.await;
-            drop(permit);
+            drop(counted);
         });
     }
 }
 
-/// Accepts clients on `listener` and answers their requests with `service` until the shutdown begins.
+/// Accepts clients and answers their requests with the service of their worker until the shutdown begins.
 ///
 /// Returns when it no longer accepts. Open connections finish as tasks of `shutdown`, whose [`drain`](Shutdown::drain)
 /// waits for them.
-pub async fn serve<S>(listener: TcpListener, service: S, settings: ProxySettings, shutdown: Shutdown)
+pub async fn serve<S>(acceptor: Acceptor, services: Workers<S>, settings: ProxySettings, shutdown: Shutdown)
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -69,13 +71,13 @@ where
     let permits = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let server = Http1Server::new(&settings);
     let tls = settings.server_tls.as_ref().map(|tls| Arc::new(ClientTls::new(tls, &settings)));
-    let mut backoff = Backoff::default();
+    let (mut placement, mut backoff) = (Placement::new(services), Backoff::default());
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     loop {
         let next = async {
             // The semaphore is never closed.
             let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((listener.accept().await?, permit))
+            Ok::<_, io::Error>((acceptor.accept().await?, permit))
         };
         let accepted = tokio::select! {
             biased;
@@ -85,7 +87,10 @@ where
         match accepted {
             Ok(((stream, peer), permit)) => {
                 backoff = Backoff::default();
-                let permit = ConnectionPermit { shutdown: shutdown.clone(), permit: Arc::new(permit) };
+                // There is always a worker.
+                let Some((worker, service, share)) = placement.next() else { return };
+                let counted = Arc::new((permit, share));
+                let permit = ConnectionPermit { shutdown: shutdown.clone(), counted };
                 let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
                 let connection = ClientConnection::new(peer, stream.local_addr().ok());
                 let connection = Arc::new(connection.of_run(settings.run.clone()));
@@ -96,11 +101,11 @@ where
                 match tls.clone() {
                     None => {
                         let served = serve_client(stream, server.clone(), service);
-                        shutdown.spawn_watchful(served.instrument(span));
+                        worker.spawn(&shutdown, served.instrument(span));
                     }
                     Some(tls) => {
                         let served = serve_tls_client(stream, tls, server.clone(), service);
-                        shutdown.spawn_watchful(served.instrument(span));
+                        worker.spawn(&shutdown, served.instrument(span));
                     }
                 }
             }
@@ -188,13 +193,22 @@ pub(crate) fn http2_builder(settings: &ProxySettings) -> http2::Builder<TokioExe
     http
 }
 
-async fn serve_client<S>(stream: TcpStream, server: Http1Server, service: ConnectionService<S>)
+/// Makes a connection one of the runtime that calls this.
+fn taken_over(stream: std::net::TcpStream) -> Option<TcpStream> {
+    let stream = TcpStream::from_std(stream)
+        .inspect_err(|error| warn!(%error, "cannot serve a connection; closing it"))
+        .ok()?;
+    // Only a hint to the kernel: a connection without it still works.
+    let _ = stream.set_nodelay(true);
+    Some(stream)
+}
+
+async fn serve_client<S>(stream: std::net::TcpStream, server: Http1Server, service: ConnectionService<S>)
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    // Only a hint to the kernel: a connection without it still works.
-    let _ = stream.set_nodelay(true);
+    let Some(stream) = taken_over(stream) else { return };
     let shutdown = service.permit.shutdown.clone();
     let peer = service.arrival.client();
     if server.serve(plain_stream(stream), service, &shutdown).await {
@@ -209,7 +223,7 @@ where
 }
 
 async fn serve_tls_client<S>(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     tls: Arc<ClientTls>,
     server: Http1Server,
     service: ConnectionService<S>,
@@ -217,7 +231,7 @@ async fn serve_tls_client<S>(
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    let _ = stream.set_nodelay(true);
+    let Some(stream) = taken_over(stream) else { return };
     let shutdown = service.permit.shutdown.clone();
     let secure = tokio::select! {
         // Boxed and dropped before the long-lived part, so that idle connections take less memory.

@@ -49,7 +49,7 @@ impl UpstreamClient {
             let (egress, tls, parked) = (egress.clone(), tls.clone(), parked.clone());
             let timeout = settings.limits.connect_timeout;
             let connector = Connector { egress, timeout, acknowledges_at_once: pays, tls, parked };
-            Pool::new(settings, connector, offer, pays)
+            Pool::new(&settings.limits, connector, offer, pays)
         };
         Self {
             plain: pool(false, AlpnOffer::Either),
@@ -59,6 +59,22 @@ impl UpstreamClient {
             tls: tls.clone(),
             parked: parked.clone(),
             settings: settings.clone(),
+        }
+    }
+
+    /// The client of one of `count` workers, with pools of its own. Together, those of all workers keep as many idle
+    /// connections as one client does.
+    pub(crate) fn for_worker(&self, index: usize, count: usize) -> Self {
+        let idle = share(self.settings.limits.pool_idle_per_host, index, count);
+        let parked = self.parked.for_worker();
+        Self {
+            plain: self.plain.for_worker(idle, &parked),
+            paying: self.paying.for_worker(idle, &parked),
+            upgrading: self.upgrading.for_worker(idle, &parked),
+            egress: self.egress.clone(),
+            tls: self.tls.clone(),
+            parked,
+            settings: self.settings.clone(),
         }
     }
 
@@ -239,6 +255,12 @@ impl UpstreamClient {
     }
 }
 
+/// The part of `limit` that the worker with this index gets. Those of all workers make up the limit.
+fn share(limit: usize, index: usize, count: usize) -> usize {
+    let count = count.max(1);
+    limit / count + usize::from(index < limit % count)
+}
+
 /// The head of an interim response to the client.
 fn interim_head(status: StatusCode, version: Version, mut headers: HeaderMap) -> Vec<u8> {
     headers::remove_hop_by_hop(&mut headers);
@@ -346,6 +368,20 @@ impl PendingResponse {
         match self.gate.take().and_then(|gate| gate.answer()) {
             Some(closing) => answer.map(|body| Body::Early(Box::new(EarlyResponse::new(body, closing)))),
             None => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::upstream::client::*;
+
+    #[test]
+    fn the_workers_share_a_limit_exactly() {
+        for (limit, count) in [(128, 1), (128, 3), (2, 4), (7, 7)] {
+            let shares: Vec<usize> = (0..count).map(|index| share(limit, index, count)).collect();
+            assert_eq!(shares.iter().sum::<usize>(), limit, "{shares:?}");
+            assert!(shares.is_sorted_by(|first, next| first >= next && first - next <= 1), "{shares:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! cause two connections.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::net::TcpStream;
 
@@ -12,14 +12,11 @@ use crate::mutex::lock;
 /// The host in lower case without brackets, the port, and the reach of the request that opened the connection.
 type OriginKey = (Box<str>, u16, Reach);
 
-/// The parked connections, and how many live connections the pool has to each TLS origin.
+/// The parked connections of a worker, and how many live connections the pools of all workers have to each TLS origin.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ParkedConnections(Arc<Mutex<ParkedState>>);
-
-#[derive(Debug, Default)]
-struct ParkedState {
-    waiting: HashMap<OriginKey, Vec<Weak<ParkedSlot>>>,
-    live: HashMap<OriginKey, usize>,
+pub(crate) struct ParkedConnections {
+    waiting: Arc<Mutex<HashMap<OriginKey, Vec<Weak<ParkedSlot>>>>>,
+    live: Arc<Mutex<HashMap<OriginKey, usize>>>,
 }
 
 #[derive(Debug)]
@@ -41,39 +38,39 @@ pub(crate) struct LiveOrigin {
 }
 
 impl ParkedConnections {
+    /// The same for another worker.
+    pub(crate) fn for_worker(&self) -> Self {
+        Self { waiting: Arc::default(), live: Arc::clone(&self.live) }
+    }
+
     /// Offers a connection to the next request for this origin.
     pub(crate) fn park(&self, host: &str, port: u16, reach: Reach, stream: TcpStream) -> ParkedConnection {
         let key = key(host, port, reach);
         let slot = Arc::new(ParkedSlot(Mutex::new(Some(stream))));
-        self.state().waiting.entry(key.clone()).or_default().push(Arc::downgrade(&slot));
+        lock(&self.waiting).entry(key.clone()).or_default().push(Arc::downgrade(&slot));
         ParkedConnection { slot, key, parked: self.clone() }
     }
 
     /// Takes a parked connection to this origin.
     pub(crate) fn take(&self, host: &str, port: u16, reach: Reach) -> Option<TcpStream> {
-        let mut state = self.state();
-        if state.waiting.is_empty() {
+        let mut waiting = lock(&self.waiting);
+        if waiting.is_empty() {
             return None;
         }
-        let waiting = state.waiting.get_mut(&key(host, port, reach))?;
+        let waiting = waiting.get_mut(&key(host, port, reach))?;
         std::iter::from_fn(|| waiting.pop()).find_map(|slot| take(&*slot.upgrade()?))
     }
 
     /// Counts a TLS connection for as long as the result is kept.
     pub(crate) fn mark_live(&self, host: &str, port: u16, reach: Reach) -> LiveOrigin {
         let key = key(host, port, reach);
-        *self.state().live.entry(key.clone()).or_default() += 1;
+        *lock(&self.live).entry(key.clone()).or_default() += 1;
         LiveOrigin { key, parked: self.clone() }
     }
 
-    /// Whether the pool has a TLS connection to this origin.
+    /// Whether a worker has a TLS connection to this origin.
     pub(crate) fn is_live(&self, host: &str, port: u16, reach: Reach) -> bool {
-        self.state().live.contains_key(&key(host, port, reach))
-    }
-
-    // Code that holds this lock cannot leave the maps half changed.
-    fn state(&self) -> MutexGuard<'_, ParkedState> {
-        lock(&self.0)
+        lock(&self.live).contains_key(&key(host, port, reach))
     }
 }
 
@@ -87,22 +84,22 @@ fn take(slot: &ParkedSlot) -> Option<TcpStream> {
 
 impl Drop for ParkedConnection {
     fn drop(&mut self) {
-        let mut state = self.parked.state();
-        let Some(waiting) = state.waiting.get_mut(&self.key) else { return };
+        let mut parked = lock(&self.parked.waiting);
+        let Some(waiting) = parked.get_mut(&self.key) else { return };
         waiting.retain(|slot| slot.as_ptr() != Arc::as_ptr(&self.slot));
         if waiting.is_empty() {
-            state.waiting.remove(&self.key);
+            parked.remove(&self.key);
         }
     }
 }
 
 impl Drop for LiveOrigin {
     fn drop(&mut self) {
-        let mut state = self.parked.state();
-        if let Some(count) = state.live.get_mut(&self.key) {
+        let mut live = lock(&self.parked.live);
+        if let Some(count) = live.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                state.live.remove(&self.key);
+                live.remove(&self.key);
             }
         }
     }
@@ -128,14 +125,14 @@ mod tests {
         drop(second);
         drop(first);
         assert!(parked.take("bob.example", 443, Reach::default()).is_none());
-        assert!(parked.state().waiting.is_empty());
+        assert!(lock(&parked.waiting).is_empty());
     }
 
     #[test]
-    fn an_origin_is_live_as_long_as_one_connection_is() {
+    fn an_origin_is_live_as_long_as_one_connection_of_any_worker_is() {
         let parked = ParkedConnections::default();
         let one = parked.mark_live("bob.example", 443, Reach::default());
-        let two = parked.mark_live("BOB.example", 443, Reach::default());
+        let two = parked.for_worker().mark_live("BOB.example", 443, Reach::default());
         drop(one);
         assert!(parked.is_live("bob.example", 443, Reach::default()));
         assert!(!parked.is_live("bob.example", 8443, Reach::default()));

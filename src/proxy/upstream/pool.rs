@@ -38,9 +38,11 @@ use self::retry::RetryHandle;
 use super::connector::Connector;
 use super::egress::Reach;
 use super::error::DialError;
+use super::parked::ParkedConnections;
 use super::tls;
 use super::tls::AlpnOffer;
 use crate::error_chain::with_causes;
+use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::proxy::descriptors::EvictIdle;
 use crate::proxy::downstream::client_io::ConnectionId;
@@ -50,7 +52,6 @@ use crate::proxy::message::byte_body::BodyError;
 use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
 use crate::proxy::message::multiplexed::HoldsStream as _;
 use crate::proxy::message::{headers, target};
-use crate::proxy::settings::ProxySettings;
 
 /// The default of hyper's read buffer.
 const USUAL_BUFFER: usize = 8192 + 4096 * 100;
@@ -73,6 +74,8 @@ pub(crate) struct PoolState {
     http1: http1::Builder,
     limits: PoolLimits,
     pools: Mutex<OriginPools>,
+    /// The pools of all workers for this kind of request.
+    peers: Arc<Mutex<Vec<Weak<Self>>>>,
 }
 
 /// The connections by key.
@@ -93,11 +96,18 @@ struct OriginPool {
     dialling: usize,
     speaks_http2: bool,
     news: Arc<Notify>,
+    /// Each HTTP/1.1 connection holds it.
+    open: Arc<()>,
 }
 
 impl OriginPool {
     fn is_used(&self) -> bool {
-        self.dialling > 0 || !self.idle.is_empty() || !self.multiplexed.is_empty()
+        self.dialling > 0 || !self.idle.is_empty() || !self.multiplexed.is_empty() || self.is_open()
+    }
+
+    /// Whether there is an HTTP/1.1 connection, idle or not.
+    fn is_open(&self) -> bool {
+        Arc::strong_count(&self.open) > 1
     }
 }
 
@@ -175,31 +185,50 @@ struct RefusedStream {
 }
 
 impl Pool {
-    pub(crate) fn new(settings: &ProxySettings, connector: Connector, offer: AlpnOffer, pays: bool) -> Self {
+    pub(crate) fn new(limits: &Limits, connector: Connector, offer: AlpnOffer, pays: bool) -> Self {
         let mut http1 = http1::Builder::new();
         // A proxy removes spaces before the colon of a response header. RFC 9112 section 5.1.
-        http1.allow_spaces_after_header_name_in_responses(true).max_header_size(settings.limits.head_bytes);
-        if settings.limits.head_bytes > USUAL_BUFFER {
-            http1.max_buf_size(settings.limits.head_bytes);
+        http1.allow_spaces_after_header_name_in_responses(true).max_header_size(limits.head_bytes);
+        if limits.head_bytes > USUAL_BUFFER {
+            http1.max_buf_size(limits.head_bytes);
         }
-        if settings.limits.head_fields != DEFAULT_HEADER_COUNT {
-            http1.max_headers(settings.limits.head_fields);
+        if limits.head_fields != DEFAULT_HEADER_COUNT {
+            http1.max_headers(limits.head_fields);
         }
-        let limits = PoolLimits {
-            idle: settings.limits.pool_idle_per_host,
-            keepalive_timeout: settings.limits.pool_idle_timeout,
-            connect_timeout: settings.limits.connect_timeout,
-            streams: settings.limits.origin_streams,
-            head_bytes: settings.limits.head_bytes,
-            head_fields: settings.limits.head_fields,
-            ping_every: settings.limits.ping_every,
-            ping_timeout: settings.limits.ping_timeout,
-            kept: settings.limits.replay_memory,
+        let pool_limits = PoolLimits {
+            idle: limits.pool_idle_per_host,
+            keepalive_timeout: limits.pool_idle_timeout,
+            connect_timeout: limits.connect_timeout,
+            streams: limits.origin_streams,
+            head_bytes: limits.head_bytes,
+            head_fields: limits.head_fields,
+            ping_every: limits.ping_every,
+            ping_timeout: limits.ping_timeout,
+            kept: limits.replay_memory,
         };
-        let idle = connector.egress.idle().clone();
-        let state = Arc::new(PoolState { connector, offer, pays, http1, limits, pools: Mutex::default() });
+        let (pools, peers) = (Mutex::default(), Arc::default());
+        Self::joining(PoolState { connector, offer, pays, http1, limits: pool_limits, pools, peers })
+    }
+
+    /// The pool of another worker, which keeps at most `idle` idle connections per origin.
+    pub(crate) fn for_worker(&self, idle: usize, parked: &ParkedConnections) -> Self {
+        let PoolState { connector, offer, pays, http1, limits, peers, pools: _ } = &*self.0;
+        Self::joining(PoolState {
+            connector: Connector { parked: parked.clone(), ..connector.clone() },
+            offer: *offer,
+            pays: *pays,
+            http1: http1.clone(),
+            limits: PoolLimits { idle, ..limits.clone() },
+            pools: Mutex::default(),
+            peers: Arc::clone(peers),
+        })
+    }
+
+    fn joining(state: PoolState) -> Self {
+        let state = Arc::new(state);
         let evictable: Weak<dyn EvictIdle> = Arc::<PoolState>::downgrade(&state);
-        idle.add(evictable);
+        state.connector.egress.idle().add(evictable);
+        lock(&state.peers).push(Arc::downgrade(&state));
         Self(state)
     }
 
@@ -221,7 +250,7 @@ impl PoolState {
         let mut is_repeated = false;
         loop {
             let (chosen, is_reused) =
-                match if is_fresh { None } else { self.wait_for(&origin, &request).await } {
+                match if is_fresh { None } else { self.reusable(&origin, &request).await } {
                     Some(chosen) => (chosen, true),
                     // Boxed: rarely needed, and much larger than the rest.
                     None => match Box::pin(self.dial(&origin, &target, offer, &request)).await {
@@ -296,7 +325,15 @@ impl PoolState {
         Ok(origin)
     }
 
-    /// An open connection, or one that another request is opening if it can be shared.
+    /// A connection that is open, or that another request is opening if it can be shared.
+    async fn reusable(self: &Arc<Self>, origin: &PoolKey, request: &Request<Body>) -> Option<Checkout> {
+        match self.wait_for(origin, request).await {
+            None => self.borrow(origin),
+            own => own,
+        }
+    }
+
+    /// An open connection of this worker, or one that another request is opening if it can be shared.
     async fn wait_for(self: &Arc<Self>, origin: &PoolKey, request: &Request<Body>) -> Option<Checkout> {
         let mut by = None;
         let may_share = MultiplexedConnection::may_share(request.body());
@@ -339,11 +376,33 @@ impl PoolState {
         None
     }
 
+    /// An idle connection of another worker, which stays there, if this worker has none to the origin: clients that come
+    /// one after the other may get different workers. A worker that has some is busy enough for one more of its own,
+    /// which costs its requests no step to another thread.
+    fn borrow(&self, origin: &PoolKey) -> Option<Checkout> {
+        if self.lock().by_origin.get(origin).is_some_and(OriginPool::is_used) {
+            return None;
+        }
+        let others: Vec<Arc<Self>> = lock(&self.peers).iter().filter_map(Weak::upgrade).collect();
+        others.iter().find_map(|other| {
+            let mut pools = other.lock();
+            let idle = &mut pools.by_origin.get_mut(origin)?.idle;
+            let within = self.limits.keepalive_timeout;
+            let usable = std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(within));
+            usable.map(|idle| Checkout::Exclusive(idle.into_exclusive()))
+        })
+    }
+
     /// Counts a dial until its result is known.
-    fn begin_dial(self: &Arc<Self>, key: &PoolKey) -> PendingDial {
-        self.entry(&mut self.lock(), key.clone()).dialling += 1;
+    fn begin_dial(self: &Arc<Self>, key: &PoolKey) -> (PendingDial, Arc<()>) {
+        let open = {
+            let mut pools = self.lock();
+            let entry = self.entry(&mut pools, key.clone());
+            entry.dialling += 1;
+            Arc::clone(&entry.open)
+        };
         let pool: Weak<dyn TracksConnections> = Arc::<Self>::downgrade(self);
-        PendingDial::new(pool, key.clone())
+        (PendingDial::new(pool, key.clone()), open)
     }
 
     /// Opens a connection, whose version is known afterwards.
@@ -354,11 +413,11 @@ impl PoolState {
         offer: AlpnOffer,
         request: &Request<Body>,
     ) -> Result<Checkout, PoolError> {
-        let dialling = self.begin_dial(origin);
+        let (dialling, open) = self.begin_dial(origin);
         let stream = self.connector.connect(target, offer, origin.reach).await?;
         if !stream.speaks_http2() {
             return Ok(Checkout::Exclusive(
-                ExclusiveConnection::open(self, &self.http1, stream).await.map_err(opened)?,
+                ExclusiveConnection::open(self, &self.http1, stream, open).await.map_err(opened)?,
             ));
         }
         let shared =
@@ -391,10 +450,10 @@ impl PoolState {
                     // Reserved for its client from here on; closed if the client is unknown.
                     origin.client = client.cloned();
                     if origin.client.is_some() {
-                        connection.keep(self, origin.clone());
+                        connection.keep(origin.clone());
                     }
                 } else {
-                    connection.keep(self, origin.clone());
+                    connection.keep(origin.clone());
                 }
                 SendOutcome::Response(Box::new(PoolResponse { response, permit: None }))
             }
@@ -718,8 +777,8 @@ fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
 
 #[cfg(test)]
 mod tests {
+    use crate::proxy::settings::ProxySettings;
     use crate::proxy::upstream::egress::Egress;
-    use crate::proxy::upstream::parked::ParkedConnections;
     use http::uri::Authority;
 
     use crate::proxy::upstream::pool::*;
@@ -749,7 +808,7 @@ mod tests {
             tls: UpstreamTls::new(None, Vec::new()),
             parked: ParkedConnections::default(),
         };
-        let pool = Pool::new(&settings, connector, AlpnOffer::Either, false);
+        let pool = Pool::new(&settings.limits, connector, AlpnOffer::Either, false);
         for number in 0..20 {
             // What has this number takes no connections.
             let uri = format!("http://127.0.0.{}:0/", number + 1);

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tollpass::proxy::access_log::AccessLogLayer;
 use tollpass::proxy::frontend::{FrontendLayer, Page};
 use tollpass::proxy::intercept::{InterceptLayer, Interception};
-use tollpass::proxy::{ErrorResponder, Forward, Frontend, ProxySettings, serve};
+use tollpass::proxy::{Acceptor, ErrorResponder, Forward, Frontend, ProxySettings, serve};
 use tollpass::shutdown::Shutdown;
+use tollpass::workers::Workers;
 use tower::Layer as _;
 
 /// A proxy that runs until it is dropped.
@@ -45,13 +45,13 @@ impl Proxy {
 
     /// With interception, on any address of this machine.
     pub async fn intercepting_on(ip: IpAddr, settings: ProxySettings, interception: Interception) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let acceptor = Acceptor::bind((ip, 0).into()).await.unwrap();
+        let address = acceptor.address();
         let shutdown = Shutdown::new();
         let forward = Forward::new(&settings);
         let service = InterceptLayer::new(&forward, Some(interception), AccessLogLayer::new(true))
             .layer(ErrorResponder::new(forward));
-        let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
+        let accepting = tokio::spawn(serve(acceptor, Workers::here(service), settings, shutdown.clone()));
         Self { address, shutdown, accepting }
     }
 
@@ -68,11 +68,11 @@ impl Proxy {
         settings: ProxySettings,
         front: impl FnOnce(SocketAddr, ErrorResponder<Forward>) -> Frontend<ErrorResponder<Forward>>,
     ) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let acceptor = Acceptor::bind((ip, 0).into()).await.unwrap();
+        let address = acceptor.address();
         let shutdown = Shutdown::new();
         let service = front(address, ErrorResponder::new(Forward::new(&settings)));
-        let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
+        let accepting = tokio::spawn(serve(acceptor, Workers::here(service), settings, shutdown.clone()));
         Self { address, shutdown, accepting }
     }
 }

@@ -42,7 +42,10 @@ pub(super) struct IdleConnection {
 #[derive(Debug)]
 struct ReturnSlot {
     reuse: Reuse,
+    /// The pool of the worker that drives the connection.
     pool: Weak<dyn KeepsIdle>,
+    /// Counts the connection.
+    _open: Arc<()>,
     /// The sender, until the body of the response has been read.
     returning: Mutex<Option<(SendRequest<Body>, PoolKey)>>,
 }
@@ -52,11 +55,12 @@ impl ExclusiveConnection {
         pool: &Arc<P>,
         http1: &Builder,
         stream: UpstreamStream,
+        open: Arc<()>,
     ) -> hyper::Result<Self> {
         let reuse = stream.reuse().clone();
         let (sender, connection) = http1.handshake(TokioIo::new(stream)).await?;
         let pool: Weak<dyn KeepsIdle> = Arc::<P>::downgrade(pool);
-        let slot = Arc::new(ReturnSlot { reuse, pool, returning: Mutex::default() });
+        let slot = Arc::new(ReturnSlot { reuse, pool, _open: open, returning: Mutex::default() });
         let driven = Arc::clone(&slot);
         tokio::spawn(async move {
             let mut connection = connection.with_upgrades();
@@ -87,13 +91,9 @@ impl ExclusiveConnection {
         self.sender.try_send_request(request)
     }
 
-    /// Gives the connection back to the pool once the response has been read.
-    pub(super) fn keep<P: KeepsIdle>(self, pool: &Arc<P>, key: PoolKey) {
+    /// Gives the connection back to its pool once the response has been read.
+    pub(super) fn keep(self, key: PoolKey) {
         let Self { sender, slot } = self;
-        if sender.is_ready() {
-            let idle = IdleConnection { exclusive: Self { sender, slot }, since: Instant::now() };
-            return Arc::clone(pool).keep(key, idle);
-        }
         if sender.is_closed() {
             return;
         }

@@ -1,0 +1,143 @@
+//! The threads that serve clients: how connections are spread, and how the threads end.
+
+use std::path::Path;
+
+use super::{run, text};
+use crate::support::payer::{Program, program};
+use crate::support::raw::{Raw, RawOrigin, soon};
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbob\n";
+
+/// The command for a proxy with three workers, and the directory of its configuration.
+fn three() -> (tempfile::TempDir, tokio::process::Command) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.toml");
+    std::fs::write(&path, "listen = \"127.0.0.1:0\"\nworkers = 3\n").unwrap();
+    (directory, program(["serve", "--config", text(&path)]))
+}
+
+fn request(origin: &RawOrigin) -> String {
+    format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)
+}
+
+/// The names of the workers of a process.
+#[cfg(target_os = "linux")]
+fn workers(process: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let name = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap().trim().to_owned();
+    let mut names: Vec<_> = tasks.map(|task| name(&task.unwrap().path())).collect();
+    names.retain(|name| name.starts_with("worker-"));
+    names.sort();
+    names
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn there_are_as_many_as_the_configuration_says() {
+    let (directory, command) = three();
+    let serving = Program::start(command).await;
+    let origin = RawOrigin::start().await;
+    // Once it answers, its threads run.
+    let mut client = Raw::asking(serving.address, request(&origin)).await;
+    let mut server = origin.accept().await;
+    server.head().await;
+    server.send(ANSWER).await;
+    client.head().await;
+    assert_eq!(workers(serving.child.id().unwrap()), ["worker-0", "worker-1", "worker-2"]);
+    serving.terminate();
+    assert_eq!(serving.ended().await.0.code(), Some(0));
+
+    for wrong in ["0", "1025", "\"many\""] {
+        let path = directory.path().join("proxy.toml");
+        std::fs::write(&path, format!("workers = {wrong}\n")).unwrap();
+        run(&["check", "--config", text(&path)]).await.expect_failure(&["workers"]);
+    }
+}
+
+#[tokio::test]
+async fn clients_cause_no_more_connections_to_an_origin_than_there_are_clients() {
+    let (_directory, command) = three();
+    let (serving, origin) = (Program::start(command).await, RawOrigin::start().await);
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let client = Raw::asking(serving.address, request(&origin)).await;
+        // Its worker has no idle connection to the origin: each of the others has a request.
+        let mut server = origin.accept().await;
+        server.head().await;
+        clients.push(client);
+        servers.push(server);
+    }
+    for _ in 0..5 {
+        for server in &mut servers {
+            server.send(ANSWER).await;
+        }
+        for client in &mut clients {
+            assert!(client.head().await.starts_with("HTTP/1.1 200"));
+            assert_eq!(client.exactly(4).await, b"bob\n");
+            client.send(request(&origin)).await;
+        }
+        for server in &mut servers {
+            server.head().await;
+        }
+    }
+    assert!(origin.is_left_alone().await, "it has got another connection");
+    serving.kill().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_the_requests_of_all() {
+    let (_directory, command) = three();
+    let (serving, origin) = (Program::start(command).await, RawOrigin::start().await);
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        clients.push(Raw::asking(serving.address, request(&origin)).await);
+        let mut server = origin.accept().await;
+        server.head().await;
+        servers.push(server);
+    }
+    serving.terminate();
+    soon("the end of accepting", async {
+        while tokio::net::TcpStream::connect(serving.address).await.is_ok() {}
+    })
+    .await;
+    for (client, server) in clients.iter_mut().zip(&mut servers) {
+        server.send(ANSWER).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(client.exactly(4).await, b"bob\n");
+    }
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[tokio::test]
+async fn a_thread_that_fails_ends_the_process_with_an_error() {
+    let (_directory, mut command) = three();
+    command.env(tollpass::failpoint::PANIC_VARIABLE, "worker");
+    let (status, log) = soon("the end", Program::start(command).await.ended()).await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    for part in ["a worker thread has failed; shutting down", "tollpass: a worker thread has failed"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_gets_the_idle_connection_of_another_worker() {
+    let (_directory, command) = three();
+    let (serving, origin) = (Program::start(command).await, RawOrigin::start().await);
+    let mut first = Raw::asking(serving.address, request(&origin)).await;
+    let mut server = origin.accept().await;
+    for _ in 0..3 {
+        server.head().await;
+        server.send(ANSWER).await;
+        first.head().await;
+        assert_eq!(first.exactly(4).await, b"bob\n");
+        // The first client stays, so this one gets a worker without a connection to the origin.
+        let mut next = Raw::asking(serving.address, request(&origin)).await;
+        server.head().await;
+        server.send(ANSWER).await;
+        assert!(next.head().await.starts_with("HTTP/1.1 200"));
+        first.send(request(&origin)).await;
+    }
+    assert!(origin.is_left_alone().await, "it has got another connection");
+    serving.kill().await;
+}
