@@ -71,7 +71,7 @@ impl Line {
             Self::Workers => {
                 let variants = |setup| {
                     let workers = [1, 2].map(|workers| Setup { workers: Some(workers), ..setup });
-                    [Setup { is_pinned: true, ..setup }, workers[0], workers[1]]
+                    [setup, Setup { is_pinned: true, ..setup }, workers[0], workers[1]]
                 };
                 (vec![64], [variants(tollpass), variants(per_core)].concat())
             }

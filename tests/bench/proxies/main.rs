@@ -119,10 +119,11 @@ async fn compare(options: &Options) -> anyhow::Result<ExitCode> {
         eprintln!("round {} of {}", round + 1, options.rounds);
         bench.round(round, lines, &mut results).await;
     }
-    results.print(lines);
-    if let Some(file) = &options.paid {
-        paid::print(file, options.paid_before.as_deref())?;
-    }
+    let paid = match &options.paid {
+        Some(file) => paid::requirements(file, options.paid_before.as_deref())?,
+        None => Vec::new(),
+    };
+    results.print(lines, paid);
     Ok(if results.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

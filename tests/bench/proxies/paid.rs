@@ -19,8 +19,8 @@ struct Paid {
     exchanges: f64,
 }
 
-/// Prints the requirements; the cost of a payment is compared with that before.
-pub fn print(file: &Path, before: Option<&Path>) -> anyhow::Result<()> {
+/// The requirements; the cost of a payment is compared with that before.
+pub fn requirements(file: &Path, before: Option<&Path>) -> anyhow::Result<Vec<Requirement>> {
     let paid = Paid::read(file)?;
     let before = before.map(Paid::read).transpose()?;
     let single = |text: &str, value| Requirement::new(text.to_owned(), vec![value]);
@@ -37,10 +37,7 @@ pub fn print(file: &Path, before: Option<&Path>) -> anyhow::Result<()> {
         let text = format!("paid, {clients}: CPU that a payment adds, to the program before");
         list.push(single(&text, paid.costs[at] / base).at_most(1.0));
     }
-    for requirement in list {
-        println!("{}", requirement.row());
-    }
-    Ok(())
+    Ok(list)
 }
 
 impl Paid {

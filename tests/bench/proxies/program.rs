@@ -111,7 +111,8 @@ impl Running {
             Ok(address) => address,
             Err(error) => {
                 let said = fs::read_to_string(&log).unwrap_or_default();
-                let said: Vec<&str> = said.split_whitespace().collect();
+                // One line for the report.
+                let said: Vec<&str> = said.split_whitespace().take(20).collect();
                 bail!("{error}: {}", said.join(" "));
             }
         };

@@ -132,8 +132,11 @@ impl Results {
 
     /// Whether something that can be measured was not.
     pub fn has_failed(&self) -> bool {
-        let may_be_missing = |setup: &Setup| setup.program == Program::Haproxy || setup.workers.is_some();
-        !self.failures.is_empty() || self.unavailable.iter().any(|(setup, _)| !may_be_missing(setup))
+        let may_be_missing = |(setup, error): &(Setup, String)| {
+            let has_no_workers = setup.workers.is_some() && error.contains("workers: unknown key");
+            has_no_workers || error.contains("is not installed")
+        };
+        !self.failures.is_empty() || !self.unavailable.iter().all(may_be_missing)
     }
 
     fn samples(&self, case: Case, setup: Setup) -> &[Sample] {
@@ -141,13 +144,13 @@ impl Results {
         series.map_or(&[], |series| &series.samples)
     }
 
-    /// Prints the tables of these lines.
-    pub fn print(&self, lines: &[Line]) {
+    /// Prints the tables of these lines, and the requirements of payments.
+    pub fn print(&self, lines: &[Line], paid: Vec<Requirement>) {
         self.print_loads();
         self.print_skew();
         self.print_memory();
         println!("\n| requirement | measured | in single rounds | limit | |\n|---|--:|--:|--:|---|");
-        for requirement in self.requirements(lines) {
+        for requirement in self.requirements(lines).into_iter().chain(paid) {
             println!("{}", requirement.row());
         }
         for (setup, error) in &self.unavailable {
@@ -299,17 +302,26 @@ impl Results {
                 let cases: Vec<Case> = line.cases().into_iter().map(|(case, _)| case).collect();
                 for pair in cases.windows(2) {
                     let text = format!("CPU of {} to {}", pair[1].name(), pair[0].clients);
-                    let samples = [pair[1], pair[0]].map(|case| self.samples(case, tollpass));
-                    list.push(Requirement::ratio(text, samples, cpu).at_most(1.5));
+                    let step = |setup| {
+                        let samples = [pair[1], pair[0]].map(|case| self.samples(case, setup));
+                        Requirement::ratio(text.clone(), samples, cpu)
+                    };
+                    list.push(step(tollpass).at_most(1.5));
+                    list.push(step(per_core).of_other(per_core));
                 }
             }
             Line::Workers => {
                 let [pinned, one, two] = [(true, None), (false, Some(1)), (false, Some(2))]
                     .map(|(is_pinned, workers)| Setup { workers, is_pinned, ..tollpass });
-                for [more, fewer] in [[two, one], [two, pinned]] {
+                for [more, fewer] in [[two, one], [tollpass, pinned]] {
                     let text = format!("CPU of {} to {}", more.name(), fewer.name());
-                    let samples = [more, fewer].map(|setup| self.samples(case(64), setup));
-                    list.push(Requirement::ratio(text, samples, cpu).at_most(1.5));
+                    let step = |program| {
+                        let setups = [more, fewer].map(|setup| Setup { program, ..setup });
+                        let samples = setups.map(|setup| self.samples(case(64), setup));
+                        Requirement::ratio(text.clone(), samples, cpu)
+                    };
+                    list.push(step(Program::Tollpass).at_most(1.5));
+                    list.push(step(Program::PerCore).of_other(per_core));
                 }
             }
         }
@@ -351,6 +363,11 @@ impl Requirement {
         Self { text: self.text.replace("requests/s", "CPU"), ..self }
     }
 
+    /// The same of another proxy, which has no limit.
+    fn of_other(self, setup: Setup) -> Self {
+        Self { text: format!("  the same of {}", setup.name()), ..self }
+    }
+
     pub fn at_least(self, limit: f64) -> Self {
         Self { limit, is_least: true, ..self }
     }
@@ -359,15 +376,23 @@ impl Requirement {
         Self { limit, is_least: false, ..self }
     }
 
-    pub fn row(&self) -> String {
+    fn row(&self) -> String {
         let Self { text, value, range: [low, high], limit, is_least } = self;
-        let sign = if *is_least { "≥" } else { "≤" };
-        if value.is_nan() {
-            return format!("| {text} | | | {sign} {limit} | not measured |");
-        }
+        let measured =
+            if value.is_nan() { "| |".to_owned() } else { format!("{value:.3} | {low:.2} to {high:.2} |") };
+        let limit_text = match (limit.is_nan(), is_least) {
+            (true, _) => String::new(),
+            (false, true) => format!("≥ {limit}"),
+            (false, false) => format!("≤ {limit}"),
+        };
         let holds = if *is_least { value >= limit } else { value <= limit };
-        let verdict = if holds { "holds" } else { "does not hold" };
-        format!("| {text} | {value:.2} | {low:.2} to {high:.2} | {sign} {limit} | {verdict} |")
+        let verdict = match holds {
+            _ if value.is_nan() => "not measured",
+            _ if limit.is_nan() => "",
+            true => "holds",
+            false => "does not hold",
+        };
+        format!("| {text} | {measured} {limit_text} | {verdict} |")
     }
 }
 
