@@ -11,4 +11,4 @@ mod refused;
 mod settings;
 mod spellings;
 mod stale;
-mod unencrypted;
+pub mod unencrypted;

@@ -1,5 +1,6 @@
 //! What a client is told if it is not served, in all six ways in: a guard that holds in five is none.
 
+mod payments;
 mod refused;
 mod sellers;
 mod tokens;
@@ -78,24 +79,23 @@ impl Proxy {
             assert_eq!(got.headers.get(PROXY_STATUS), direct.headers.get(PROXY_STATUS), "{row}");
             return String::new();
         }
-        let seconds = got.header(&header::RETRY_AFTER).map(|seconds| seconds.parse::<u64>().unwrap());
-        match retry {
-            None => assert_eq!(seconds, None, "{row}"),
-            Some((least, most)) => {
-                assert!(
-                    seconds.is_some_and(|seconds| (least..=most).contains(&seconds)),
-                    "{row}: {seconds:?}"
-                );
-            }
-        }
-        let start = format!("tollpass; reason={reason}; details=\"");
-        let told = ours(&got, &row);
-        assert!(
-            told.starts_with(&start) && told.ends_with('"') && told.len() > start.len() + 5,
-            "{row}: {told}"
-        );
-        told
+        is_told(&got, reason, retry, &row)
     }
+}
+
+/// Checks that a response which is not the proxy's own has this reason; returns it.
+fn is_told(got: &Got, reason: ReasonCode, retry: Retry, row: &str) -> String {
+    let seconds = got.header(&header::RETRY_AFTER).map(|seconds| seconds.parse::<u64>().unwrap());
+    match retry {
+        None => assert_eq!(seconds, None, "{row}"),
+        Some((least, most)) => {
+            assert!(seconds.is_some_and(|seconds| (least..=most).contains(&seconds)), "{row}: {seconds:?}");
+        }
+    }
+    let start = format!("tollpass; reason={reason}; details=\"");
+    let told = ours(got, row);
+    assert!(told.starts_with(&start) && told.ends_with('"') && told.len() > start.len() + 5, "{row}: {told}");
+    told
 }
 
 /// The least and the most that `Retry-After` may say.
@@ -133,11 +133,12 @@ fn end_to_end(got: &Got) -> HeaderMap {
     fields
 }
 
-/// The tables that all configurations here need: every tunnel to 127.0.0.1 is read, and the route leads to the seller.
+/// The tables that all configurations here need: every tunnel to the seller's address is read, and the route leads to the seller.
 fn tables(entrances: &Entrances, client: &str, upstream: &str) -> String {
     format!(
-        "[intercept]\nhosts = [\"127.0.0.1\"]\n[[route]]\nprefix = \"/seller\"\norigin = \"http://{}\"\n{client}\
+        "[intercept]\nhosts = [\"{}\"]\n[[route]]\nprefix = \"/seller\"\norigin = \"http://{}\"\n{client}\
          [upstream]\nca_file = \"{}\"\n{upstream}",
+        entrances.secure.ip(),
         entrances.plain,
         entrances.seller_ca.display()
     )
@@ -148,4 +149,100 @@ fn entrances(plain: &str, secure: &str, seller_ca: PathBuf) -> Entrances {
     let place = |url: &str| url.rsplit('/').next().unwrap().parse().unwrap();
     let (plain, secure) = (place(plain), place(secure));
     Entrances { proxy: plain, ca: PathBuf::new(), plain, secure, seller_ca }
+}
+
+/// The reasons that no test here tries in all six ways, why not, and what tries them.
+const ELSEWHERE: &[(&[ReasonCode], &str)] = &[
+    (
+        &[ReasonCode::UnknownUser],
+        "the client's socket would have to be one that the kernel does not list: no program has it open, and none reads a response. \
+         It is told where other-user is: proxy::pay::spender",
+    ),
+    (
+        &[ReasonCode::RunOver, ReasonCode::UnknownRun],
+        "about programs of `tollpass run`, which have a port of their own: program::run, proxy::client_connection",
+    ),
+    (
+        &[ReasonCode::ClientLeft, ReasonCode::ShuttingDown],
+        "the client has left, or the proxy is leaving: falters, stops",
+    ),
+    (
+        &[
+            ReasonCode::NoApprover,
+            ReasonCode::TermsNeedApproval,
+            ReasonCode::OtherPayer,
+            ReasonCode::UnprovenTotal,
+            ReasonCode::NotAccepted,
+            ReasonCode::NoProgress,
+            ReasonCode::MaxAttempts,
+            ReasonCode::HookAborts,
+            ReasonCode::HookGaveUp,
+            ReasonCode::ChannelDenied,
+            ReasonCode::AnswerUnreadable,
+            ReasonCode::PaidAnswerLost,
+            ReasonCode::SecondPrice,
+        ],
+        "what a channel's seller does once it has a payment, which it has in four of the ways and in the same way: refuses, \
+         approves, recovers",
+    ),
+    (
+        &[ReasonCode::DepositUnseen, ReasonCode::FundedOnce],
+        "about transactions that the chain shows late: nodes, protocol::engine::tests::funding",
+    ),
+    (
+        &[ReasonCode::OfferTooSlow, ReasonCode::OfferIncomplete],
+        "the body of the seller's 402, which the client gets with the same fault: refuses, x402::pages",
+    ),
+    (
+        &[
+            ReasonCode::NoRoute,
+            ReasonCode::PathClimbs,
+            ReasonCode::PathTooLong,
+            ReasonCode::NotAProxy,
+            ReasonCode::HttpsUnencrypted,
+            ReasonCode::BadHost,
+            ReasonCode::OtherHost,
+            ReasonCode::NoSuchPage,
+            ReasonCode::OtherTunnel,
+        ],
+        "each is about one of the ways: fronts, encrypted, intercepts",
+    ),
+    (
+        &[
+            ReasonCode::BadTarget,
+            ReasonCode::MalformedRequest,
+            ReasonCode::HeadTooLarge,
+            ReasonCode::UnknownExpectation,
+            ReasonCode::UnsupportedScheme,
+            ReasonCode::UnsupportedCoding,
+            ReasonCode::RequestLoop,
+            ReasonCode::RequestIncomplete,
+            ReasonCode::CannotIntercept,
+            ReasonCode::NameNotFound,
+            ReasonCode::ConnectTimeout,
+            ReasonCode::ConnectionRefused,
+            ReasonCode::Unreachable,
+            ReasonCode::BadCertificate,
+            ReasonCode::TlsFailed,
+            ReasonCode::RootsUnreadable,
+            ReasonCode::OutboundProxyRefused,
+            ReasonCode::OutboundProxyInvalid,
+            ReasonCode::ConnectionLost,
+            ReasonCode::NotProcessed,
+            ReasonCode::NoAnswer,
+            ReasonCode::AnswerTooLarge,
+            ReasonCode::AnswerMalformed,
+        ],
+        "nothing is refused: the request cannot be forwarded, or its response not read: bytes, outbound, streams, transparent",
+    ),
+];
+
+#[test]
+fn each_reason_is_tried_in_all_six_ways_or_it_says_why_not() {
+    let tried = [refused::TOLD, sellers::TOLD, payments::TOLD, tokens::TOLD].concat();
+    let excused = ELSEWHERE.iter().flat_map(|(reasons, _)| *reasons);
+    assert!(excused.clone().all(|reason| !tried.contains(reason)), "tried after all");
+    let known: Vec<&ReasonCode> = tried.iter().chain(excused).collect();
+    let missing: Vec<_> = ReasonCode::ALL.iter().filter(|reason| !known.contains(reason)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

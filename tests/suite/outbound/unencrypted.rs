@@ -167,7 +167,7 @@ async fn a_payment_that_is_sent_ahead_does_not_follow_a_name_to_another_machine(
 }
 
 /// An address of this machine that is not loopback, from which connections lead to `origin`.
-async fn relayed(own: IpAddr, origin: SocketAddr) -> SocketAddr {
+pub async fn relayed(own: IpAddr, origin: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((own, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -57,8 +57,8 @@ impl Default for Asked {
     }
 }
 
-/// A proxy, and a seller at 127.0.0.1 behind it that has the same resources with TLS and without. The proxy has the
-/// route `/seller` to it, and reads the tunnels to 127.0.0.1 only.
+/// A proxy, and a seller behind it that has the same resources with TLS and without, at one address. The proxy has the route
+/// `/seller` to it, and reads the tunnels to that address only, not those to localhost.
 #[derive(Clone, Debug)]
 pub struct Entrances {
     pub proxy: SocketAddr,
@@ -128,7 +128,7 @@ impl Entrances {
         asked: &Asked,
     ) -> Got {
         let (place, alpn) = (self.secure.to_string(), if is_http2 { "h2" } else { "http/1.1" });
-        let stream = trusting(ca, stream, "127.0.0.1", &[alpn]).await.unwrap();
+        let stream = trusting(ca, stream, &self.secure.ip().to_string(), &[alpn]).await.unwrap();
         let request = if is_http2 {
             asked.request(&format!("https://{place}{}", asked.path), &[])
         } else {

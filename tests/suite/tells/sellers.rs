@@ -1,5 +1,6 @@
 //! Every offer of a seller that stops a payment, and sellers that speak in the proxy's name.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,23 @@ use crate::support::payer::Alice;
 use crate::support::secure::{Notary, Secure};
 use crate::support::ways::{Asked, Entrances, WAYS_IN, WayIn};
 
+/// What the client is told here.
+pub const TOLD: &[Code] = &[
+    Code::UnknownScheme,
+    Code::OfferMalformed,
+    Code::PriceZero,
+    Code::OtherContract,
+    Code::OtherToken,
+    Code::OfferTooLarge,
+    Code::Preflight,
+    Code::AboveMaxPrice,
+    Code::UnsupportedOffers,
+    Code::NoTokenName,
+    Code::WrongTokenName,
+    Code::SchemeNotAllowed,
+    Code::PayTimeout,
+];
+
 /// A seller that responds to every request with the same 402, over TLS and without.
 struct Stall {
     entrances: Entrances,
@@ -34,8 +52,6 @@ struct Stall {
 
 impl Stall {
     async fn open(headers: HeaderMap, body: Bytes) -> Self {
-        let notary = Notary::new();
-        let config = notary.certify("127.0.0.1", &["h2", "http/1.1"]).await;
         let leaks = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&leaks);
         let answer = move |request: Request<Incoming>| {
@@ -47,25 +63,36 @@ impl Stall {
             let mut response = Response::new(Full::new(body.clone()));
             *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
             *response.headers_mut() = headers.clone();
-            std::future::ready(response)
+            response
         };
-        let secure = Secure::serve(config, answer.clone()).await;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let plain = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let answer = answer.clone();
-                let service = service_fn(move |request| {
-                    let answered = answer(request);
-                    async move { Ok::<_, Infallible>(answered.await) }
-                });
-                // The test checks its own end.
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            }
-        });
-        let entrances = entrances(&plain.to_string(), &secure.address.to_string(), notary.ca_file());
+        let (entrances, notary) = serve(answer).await;
         Self { entrances, leaks, _notary: notary }
     }
+}
+
+/// Serves over TLS and without, at 127.0.0.1.
+pub async fn serve<A>(answer: A) -> (Entrances, Notary)
+where
+    A: Fn(Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+{
+    let notary = Notary::new();
+    let config = notary.certify("127.0.0.1", &["h2", "http/1.1"]).await;
+    let answers = answer.clone();
+    let secure = Secure::serve(config, move |request| std::future::ready(answers(request))).await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let plain = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            let service = service_fn(move |request| {
+                let answered = answer(request);
+                async move { Ok::<_, Infallible>(answered) }
+            });
+            // The test checks its own end.
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (entrances(&plain.to_string(), &secure.address.to_string(), notary.ca_file()), notary)
 }
 
 fn fields(lines: &[(&str, &str)]) -> HeaderMap {
@@ -115,6 +142,7 @@ async fn offers_that_are_not_payable_and_sellers_that_speak_in_our_name_are_told
         );
         fields(&[("payment-required", &STANDARD.encode(offer))])
     };
+    let mut told = BTreeSet::new();
     for (reason, rules, headers, body) in [
         (Code::UnknownScheme, "max_price = 10000", fields(&[("x-pay", "me")]), &b"pay\n"[..]),
         (Code::OfferMalformed, "max_price = 10000", malformed, b"pay\n"),
@@ -131,6 +159,7 @@ async fn offers_that_are_not_payable_and_sellers_that_speak_in_our_name_are_told
         // No block is mined, so that no channel opens.
         (Code::PayTimeout, "max_price = 10000\n[limits]\npay_timeout = \"1s\"", good, b"pay\n"),
     ] {
+        told.insert(reason);
         let is_forged = headers.contains_key(PROXY_STATUS);
         let stall = Stall::open(headers, Bytes::copy_from_slice(body)).await;
         let rest =
@@ -168,4 +197,5 @@ async fn offers_that_are_not_payable_and_sellers_that_speak_in_our_name_are_told
         assert_eq!(stall.leaks.load(Ordering::SeqCst), 5, "{reason}");
         proxy.stop().await;
     }
+    assert_eq!(told, TOLD.iter().copied().collect());
 }

@@ -15,6 +15,16 @@ use crate::support::payer::{Alice, write_private};
 use crate::support::secure::Notary;
 use crate::support::ways::{Asked, WAYS_IN, WayIn};
 
+/// What the client is told here.
+pub const TOLD: &[Code] = &[
+    Code::WrongToken,
+    Code::TokenRequired,
+    Code::RouteTokenRequired,
+    Code::TooManyAttempts,
+    Code::AddressNotAllowed,
+    Code::PortNotAllowed,
+];
+
 const LAPTOP: &str = "a-token-of-the-laptop";
 const SERVER: &str = "a-token-of-the-server";
 const DENIED: &str = "http_request_denied";
