@@ -143,6 +143,42 @@ fn the_last_of_a_budget_is_spent_whatever_other_channels_hold() {
     }
 }
 
+/// Lowering a channel for one purchase frees money in another budget, too: what is paid from that relies on the same write.
+#[test]
+fn what_fits_only_after_a_pending_write_is_not_granted_if_that_fails() {
+    for is_written in [true, false] {
+        let mut world = World::on_budget(4, 3, per_hour(22));
+        let (first, second) = (world.budgets.clone(), named("other", per_hour(22)));
+        world.budgets = first.iter().chain(second.iter()).cloned().collect();
+        // This channel holds so much of both that too little is left for another payment.
+        world.granted(10);
+        world.stalls = true;
+        let answers = |effects: &[Effect]| -> Vec<(PurchaseId, bool)> {
+            let answer = |effect: &Effect| match effect {
+                Effect::Grant(id, _) => Some((*id, true)),
+                Effect::Refuse(id, _) => Some((*id, false)),
+                _ => None,
+            };
+            effects.iter().filter_map(answer).collect()
+        };
+        world.budgets = first;
+        let (lowers, effects) = world.demand(ask(10));
+        assert_eq!(answers(&effects), []);
+        let lowered = world.newest;
+        world.budgets = second;
+        let (relies, effects) = world.demand(ask(10));
+        assert_eq!((answers(&effects), world.newest), (vec![], Seq(lowered.0 + 1)), "a write of its own");
+        let effects = world.when(match is_written {
+            true => Input::Durable(lowered),
+            false => Input::NotRecorded(lowered, "disk full".into()),
+        });
+        let refused = vec![(lowers, false), (relies, false)];
+        assert_eq!(answers(&effects), if is_written { vec![(lowers, true)] } else { refused });
+        let effects = world.disk_writes();
+        assert_eq!(answers(&effects), if is_written { vec![(relies, true)] } else { vec![] });
+    }
+}
+
 #[test]
 fn nothing_is_deposited_for_a_payment_that_no_budget_allows() {
     let mut world = World::with(policy(), Vec::new());
