@@ -1,8 +1,10 @@
 //! Payments by x402, to a seller that answers at once: what the proxy adds to a call that is paid by hand over one kept
 //! connection, with and without a known price. Each authorization is on disk before it is signed.
 //!
-//! The environment variable `CLIENT` names a program to run in each round, with the seller's URL and a number of calls as its
-//! arguments. It prints the median times of a call that it pays by hand and of one that is paid by a library, in milliseconds.
+//! Environment variables change that. `SELLER` is the URL of another seller, at 127.0.0.1, which asks for the same payment;
+//! `CALLS` is the number of calls in a round. `CLIENT` names a program to run in each round, with the seller's URL and the number
+//! of calls as its arguments, which prints the median time of a call that it pays, in milliseconds. `tests/programs/x402_speed.py`
+//! compares the published client so, at the published seller.
 
 use std::fs;
 use std::fs::File;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use secp256k1::{Message, Secp256k1, SecretKey};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,16 +75,26 @@ struct Kind {
 
 /// Measures all kinds in alternating rounds and prints the medians.
 pub async fn report() -> anyhow::Result<()> {
-    let (seller, address) = start_seller().await?;
+    let given = std::env::var("SELLER").ok();
+    let (seller, url) = match given {
+        Some(url) => (None, url),
+        None => {
+            let (seller, address) = start_seller().await?;
+            (Some(seller), format!("http://{address}/"))
+        }
+    };
+    let url: Uri = url.parse()?;
+    let address: SocketAddr = url.authority().context("a URL without a host")?.as_str().parse()?;
+    let calls = std::env::var("CALLS").ok().map_or(Ok(CALLS), |calls| calls.parse())?;
     let proxy = Proxy::with(CONFIGURATION, &KEY).await?;
     let (mut by_hand, mut asked, mut ahead): (Kind, Kind, Kind) = Default::default();
-    let (mut syncs, mut others) = (Vec::new(), [Vec::new(), Vec::new()]);
-    let asked_url = format!("http://localhost:{}/", address.port());
-    let ahead_url = format!("http://{address}/");
+    let (mut syncs, mut others) = (Vec::new(), Vec::new());
+    let asked_url = format!("http://localhost:{}{}", address.port(), url.path());
+    let ahead_url = url.to_string();
     for round in 0..=ROUNDS {
         // The first one warms up.
-        let calls = if round == 0 { FIRST } else { CALLS };
-        let direct = pay_by_hand(address, calls).await?;
+        let calls = if round == 0 { FIRST } else { calls };
+        let direct = pay_by_hand(address, url.path(), calls).await?;
         let through = [&asked_url, &ahead_url].map(|url| through(&proxy, url, calls));
         let [first, second] = through;
         let (first, second) = (first.await?, second.await?);
@@ -95,9 +107,7 @@ pub async fn report() -> anyhow::Result<()> {
                 kind.cpu.push(cpu);
             }
             syncs.push(sync);
-            for (times, time) in others.iter_mut().zip(client.into_iter().flatten()) {
-                times.push(time);
-            }
+            others.extend(client);
         }
     }
     drop(seller);
@@ -108,10 +118,9 @@ pub async fn report() -> anyhow::Result<()> {
         let (time, cpu) = (median(&kind.times), median(&kind.cpu));
         println!("{what:<44} {time:>8.2} ms {:>8.2} ms {cpu:>8.2} ms", time - base);
     }
-    if !others[0].is_empty() {
-        let [own, library] = others.each_ref().map(|times| median(times));
-        println!("{:<44} {own:>8.2} ms", "by hand, in the other program");
-        println!("{:<44} {library:>8.2} ms {:>8.2} ms", "by its library", library - own);
+    if !others.is_empty() {
+        let other = median(&others);
+        println!("{:<44} {other:>8.2} ms {:>8.2} ms", "by the other client, without the proxy", other - base);
     }
     println!("{:<44} {:>8.2} ms", "fdatasync of 4 KiB, where the journal is", median(&syncs));
     Ok(())
@@ -158,7 +167,7 @@ pub async fn serve() -> anyhow::Result<()> {
 }
 
 /// The median time of a call, in milliseconds, of which each is paid by hand.
-async fn pay_by_hand(seller: SocketAddr, calls: usize) -> anyhow::Result<f64> {
+async fn pay_by_hand(seller: SocketAddr, path: &str, calls: usize) -> anyhow::Result<f64> {
     let mut stream = TcpStream::connect(seller).await?;
     stream.set_nodelay(true)?;
     let domain = TokenDomain { name: "Toy Dollar".to_owned(), version: "2".to_owned() };
@@ -166,14 +175,17 @@ async fn pay_by_hand(seller: SocketAddr, calls: usize) -> anyhow::Result<f64> {
     let (curve, key) = (Secp256k1::new(), SecretKey::from_byte_array(KEY)?);
     let payer = Payer { address: Signer::new(&KEY)?.address(), account: None };
     let (mut times, mut answer) = (Vec::new(), Vec::new());
-    let request = format!("GET / HTTP/1.1\r\nHost: {seller}\r\nAccept: */*\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {seller}\r\nAccept: */*\r\n");
     for call in 0..calls {
         let began = Instant::now();
         stream.write_all(format!("{request}\r\n").as_bytes()).await?;
         read_answer(&mut stream, &mut answer).await?;
         let text = std::str::from_utf8(&answer)?;
-        let offer =
-            text.lines().find_map(|line| line.strip_prefix("PAYMENT-REQUIRED: ")).context("no offer")?;
+        let offer = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("payment-required").then_some(value)
+        });
+        let offer = offer.context("no offer")?;
         let mut headers = HeaderMap::new();
         headers.insert("payment-required", HeaderValue::from_str(offer)?);
         let answered = Answer { status: StatusCode::PAYMENT_REQUIRED, headers: &headers, body: None };
@@ -202,7 +214,7 @@ async fn pay_by_hand(seller: SocketAddr, calls: usize) -> anyhow::Result<f64> {
 
 /// The median time of a call through the proxy, and the CPU time of the proxy for one, both in milliseconds.
 async fn through(proxy: &Proxy, url: &str, calls: usize) -> anyhow::Result<(f64, f64)> {
-    let authority = url.trim_start_matches("http://").trim_end_matches('/');
+    let authority = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
     let request = format!("GET {url} HTTP/1.1\r\nHost: {authority}\r\nAccept: */*\r\n\r\n");
     let mut stream = TcpStream::connect(proxy.address).await?;
     stream.set_nodelay(true)?;
@@ -235,12 +247,11 @@ fn syncs_in(directory: &std::path::Path) -> anyhow::Result<Vec<f64>> {
 }
 
 /// What the other program measures; `None` without one.
-async fn other_client(url: &str, calls: usize) -> anyhow::Result<Option<[f64; 2]>> {
+async fn other_client(url: &str, calls: usize) -> anyhow::Result<Option<f64>> {
     let Some(program) = std::env::var_os("CLIENT") else { return Ok(None) };
     let command = Command::new(program).arg(url).arg(calls.to_string()).stderr(Stdio::inherit()).output();
     let output = tokio::time::timeout(Duration::from_secs(60), command).await??;
     let text = String::from_utf8(output.stdout)?;
-    let times: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [own, library] = times[..] else { anyhow::bail!("not two times: {text}") };
-    Ok(Some([own, library]))
+    let time = text.trim().parse().with_context(|| format!("not a time: {text}"))?;
+    Ok(Some(time))
 }
