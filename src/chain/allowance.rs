@@ -232,15 +232,20 @@ impl Allowances<'_> {
     /// Sets an allowance, and waits until it is confirmed. Returns the allowance that the token shows then.
     ///
     /// # Errors
-    /// [`AllowanceError::StillPending`] and [`AllowanceError::UnclearSignature`]: it may still be set. Otherwise it is not.
+    /// [`AllowanceError::StillPending`] and [`AllowanceError::UnclearSignature`], also within
+    /// [`AllowanceError::LeftAtZero`]: it may still be set. Otherwise it is not.
     pub async fn set(
         &self,
         wanted: Allowance,
         recorder: &impl AllowanceRecorder,
     ) -> Result<U256, AllowanceError> {
         let AllowancePlan { steps, .. } = self.plan(wanted).await?;
-        for amount in steps {
-            self.approve(Allowance { amount, ..wanted }, recorder).await?;
+        for (place, amount) in steps.into_iter().enumerate() {
+            let set = self.approve(Allowance { amount, ..wanted }, recorder).await;
+            set.map_err(|why| match place {
+                0 => why,
+                _ => AllowanceError::LeftAtZero { why: Box::new(why) },
+            })?;
         }
         self.present(wanted.token, wanted.spender).await
     }

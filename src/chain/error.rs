@@ -341,6 +341,15 @@ pub enum AllowanceError {
         /// The last error of the node, if any.
         last: Option<Box<ChainError>>,
     },
+    /// The token wanted the allowance to be 0 before it is changed, and what follows that was not confirmed.
+    #[error(
+        "the allowance has been set to 0, as the token wants that first, and not to the amount: {why}. Until it is, Permit2 moves \
+         nothing of this token: run the same command again"
+    )]
+    LeftAtZero {
+        /// Why not.
+        why: Box<Self>,
+    },
     /// An external signer was asked to sign the transaction and gave no clear answer.
     #[error("{why}. It was asked for the transaction with nonce {nonce}, which tollpass did not send")]
     UnclearSignature {

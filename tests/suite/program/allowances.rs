@@ -185,6 +185,28 @@ async fn fees_have_limits_that_a_restart_does_not_lift() {
     assert_eq!((scene.sent().await, scene.allowance(scene.easy).await), (1, 5.into()));
 }
 
+/// The token wants 0 first, and then there is not enough left for the second transaction.
+#[tokio::test]
+async fn an_allowance_that_is_left_at_zero_says_so_and_what_to_do() {
+    let mut scene = Scene::set("max_fees_per_day = \"1 ETH\"\n").await;
+    let strict = format!("{:?}", scene.strict);
+    assert_eq!(scene.approve(&[&strict, "8", "--yes"]).await.code, 0);
+    let journal = rusqlite::Connection::open(scene.alice.state_dir().join(journal::FILE)).unwrap();
+    let most: String = journal.query_row("SELECT most FROM allowance", [], |row| row.get(0)).unwrap();
+    let most: u128 = most.parse().unwrap();
+    // Enough for one more that sets it to 0, which takes less gas.
+    let limit = format!("\"{} wei\"", most * 19 / 10);
+    scene.alice.change("\"1 ETH\"", &limit);
+    let ran = scene.approve(&[&strict, "9", "--yes"]).await;
+    for part in ["has been set to 0", "max_fees_per_day allows", "run the same command again"] {
+        assert!(ran.code == 1 && ran.errors.contains(part), "{part}: {ran:?}");
+    }
+    assert_eq!(scene.allowance(scene.strict).await, U256::zero());
+    scene.alice.change(&limit, "\"1 ETH\"");
+    assert_eq!(scene.approve(&[&strict, "9", "--yes"]).await.code, 0);
+    assert_eq!(scene.allowance(scene.strict).await, 9.into());
+}
+
 #[tokio::test]
 async fn an_external_signer_is_asked_after_the_journal_knows_what_for() {
     let mut scene = Scene::set("").await;
