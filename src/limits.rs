@@ -196,6 +196,9 @@ limits! {
     chain_check_for: Duration = time(DAY, SECOND..=366 * DAY);
     /// How many such questions one node is asked at once.
     chain_checks: usize = count(8, 1..=1000);
+    /// How many payments that were served a node is also asked about in each round, after those whose outcome is unclear. The
+    /// ledger then says that the chain confirms the seller's claim, or that the seller never took the money. 0: none.
+    served_checks: usize = count(200, 0..=100_000);
     /// How many paid responses to clients that have left are kept for retry_window at most, with their connections to the
     /// origin, for requests for the same purchase with the same headers. 0: none.
     kept_answers: usize = count(64, 0..=100_000);

@@ -15,7 +15,7 @@ use super::table::{Column, table};
 use crate::app::unlock;
 use crate::payments::LedgerKey;
 use crate::payments::journal::LedgerReader;
-use crate::payments::ledger::{DAY, LedgerRow, LedgerSum, SignedAmount, SumKey};
+use crate::payments::ledger::{DAY, LedgerRow, LedgerSum, OnChainUse, SignedAmount, SumKey};
 use crate::protocol::policy::{HostPattern, KnownAsset, well_known};
 use crate::protocol::{Amount, AssetId};
 
@@ -24,10 +24,10 @@ const AFTER_HELP: &str = "\
 Reads the journal itself, while `serve` runs or not. Each change of a payment's state is
 a row: held and sent while it is outstanding; then paid, paid-not-delivered (the seller
 took it and withheld the response), refused (not accepted; the seller may still redeem
-it), in-doubt, expired (provably unused) or unsent. With (chain) after it, the chain has
-shown the outcome: the receipt is confirmed, where others are only what the seller
-states. A payment that ends within a second has one row. After
-a crash, recovered says how much more a channel may have paid for unknown requests;
+it), in-doubt, expired (provably unused) or unsent. CLAIM is what the seller states: a
+receipt, or an offer that it has signed. CHAIN is what a confirmed block has shown: used,
+or unused once the payment has expired, so that the seller never took the money, even if
+it has served. A payment that ends within a second has one row. After a crash, recovered says how much more a channel may have paid for unknown requests;
 settled corrects that by what the chain paid out. Per channel, all rows together are the
 most that its seller can hold.
 
@@ -188,7 +188,7 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
     if args.csv {
         return print(csv(&rows)?);
     }
-    let head = ["ROW", "TIME", "STATE", "AMOUNT", "REQUEST", "CLIENT", "RULE"].map(str::to_owned);
+    let head = ["ROW", "TIME", "STATE", "CLAIM", "CHAIN", "AMOUNT", "REQUEST", "CLIENT", "RULE"];
     let cells = rows.iter().map(|row| {
         let (amount, request) = match row.state.is_payment() {
             true => (row.price.into(), format!("{} {}{}", row.method, row.parties.host, row.path)),
@@ -200,23 +200,62 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
         [
             row.seq.to_string(),
             time(row.at),
-            if row.is_confirmed() { format!("{} (chain)", row.state) } else { row.state.to_string() },
+            row.state.to_string(),
+            claim(row),
+            row.confirmation.map(OnChainUse::name).unwrap_or_default().to_owned(),
             show(amount, &row.parties.network, &row.parties.token, assets),
             request,
             row.parties.client.clone(),
             row.parties.rule.clone(),
         ]
     });
-    let columns =
-        [Column::Right, Column::Left, Column::Left, Column::Right, Column::Left, Column::Left, Column::Left];
-    print(table(columns, &std::iter::once(head).chain(cells).collect::<Vec<_>>()))
+    let columns = [
+        Column::Right,
+        Column::Left,
+        Column::Left,
+        Column::Left,
+        Column::Left,
+        Column::Right,
+        Column::Left,
+        Column::Left,
+        Column::Left,
+    ];
+    print(table(columns, &std::iter::once(head.map(str::to_owned)).chain(cells).collect::<Vec<_>>()))
+}
+
+/// What the seller states, in short.
+fn claim(row: &LedgerRow) -> String {
+    let receipt = if row.receipt.starts_with('{') { "receipt" } else { &row.receipt };
+    let offer = if row.offer.is_empty() { "" } else { "signed offer" };
+    [receipt, offer].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 fn csv(rows: &VecDeque<LedgerRow>) -> anyhow::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record([
-        "row", "time", "payment", "state", "method", "host", "path", "client", "rule", "budgets", "scheme",
-        "payee", "network", "token", "price", "counts", "adjusts", "channel", "total", "nonce", "receipt",
+        "row",
+        "time",
+        "payment",
+        "state",
+        "method",
+        "host",
+        "path",
+        "client",
+        "rule",
+        "budgets",
+        "scheme",
+        "payee",
+        "network",
+        "token",
+        "price",
+        "counts",
+        "adjusts",
+        "channel",
+        "total",
+        "nonce",
+        "receipt",
+        "confirmation",
+        "offer",
     ])?;
     for row in rows {
         let total = row.total.map(|total| total.to_string()).unwrap_or_default();
@@ -242,6 +281,8 @@ fn csv(rows: &VecDeque<LedgerRow>) -> anyhow::Result<Vec<u8>> {
             &total,
             &row.nonce,
             &row.receipt,
+            row.confirmation.map(OnChainUse::name).unwrap_or_default(),
+            &row.offer,
         ])?;
     }
     Ok(writer.into_inner()?)

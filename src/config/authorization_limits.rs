@@ -12,6 +12,7 @@ pub(super) fn authorization_limits(limits: &Limits) -> AuthorizationLimits {
         unclear_repeats: limits.unclear_repeats,
         open: limits.open_authorizations,
         ask_chain_for: limits.chain_check_for,
+        served_checks: limits.served_checks,
     }
 }
 

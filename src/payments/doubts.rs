@@ -1,5 +1,6 @@
-//! Asks the nodes of networks whether payments were used whose outcome is unclear, in one task per network. Only an answer
-//! about a confirmed block counts: whatever else a node says, or does not say, is asked again later.
+//! Asks the nodes of networks whether payments were used: first those whose outcome is unclear, and then those that were
+//! served, where only the seller says so. There is one task per network. Only an answer about a confirmed block counts: whatever
+//! else a node says, or does not say, is asked again later.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use super::shared_engine::SharedEngine;
 use crate::chain::{ConfirmedBlock, Network};
 use crate::failpoint;
 use crate::limits::Limits;
-use crate::protocol::engine::{Input, UseDoubt};
+use crate::protocol::Terms;
+use crate::protocol::engine::{Input, UnclearAuthorization, UseDoubt};
 
 /// After this many doublings a pause stays the same.
 const LONGEST_PAUSE: u32 = 6;
@@ -29,6 +31,8 @@ pub(super) struct DoubtWatcher {
     every: Duration,
     /// How many questions are asked at once.
     at_once: usize,
+    /// How many of a round are about payments that were served.
+    served: usize,
     /// When to ask about a payment again.
     asked: HashMap<[u8; 32], AskedBefore>,
     /// How many rounds in a row have failed.
@@ -58,6 +62,7 @@ impl DoubtWatcher {
             mailbox,
             every: limits.chain_check_every,
             at_once: limits.chain_checks,
+            served: limits.served_checks,
             asked: HashMap::new(),
             failures: 0,
             is_silent: false,
@@ -86,8 +91,7 @@ impl DoubtWatcher {
                     if self.failures == 0 {
                         tracing::warn!(
                             %error,
-                            "cannot ask whether payments with an unclear outcome were taken; retrying, and meanwhile they count \
-                             as spent"
+                            "cannot ask whether payments were taken; retrying, and meanwhile they count as spent"
                         );
                     }
                     self.failures = self.failures.saturating_add(1);
@@ -99,14 +103,28 @@ impl DoubtWatcher {
     /// Those to ask about now.
     fn due(&mut self, now: Instant) -> Vec<UseDoubt> {
         let mut doubts = self.engine.doubts(self.network.chain_id());
+        for UnclearAuthorization { terms, host, valid_before, .. } in
+            self.engine.take_given_up(self.network.chain_id())
+        {
+            let Terms { price, payee, .. } = terms;
+            tracing::warn!(
+                %host, %payee, amount = %price.amount, asset = %price.asset, valid_before, network = ?self.network,
+                "the node has not shown whether this payment was taken, and is not asked any more (limits.chain_check_for and \
+                 open_authorizations): it stays counted as spent"
+            );
+        }
         let nonces: HashSet<[u8; 32]> = doubts.iter().map(|doubt| doubt.nonce).collect();
-        self.asked.retain(|nonce, _| nonces.contains(nonce));
-        doubts.retain(|doubt| {
-            self.asked.get(&doubt.nonce).is_none_or(|asked| {
+        let longest = self.pause(LONGEST_PAUSE);
+        // One that was served has been confirmed if it is not asked about again.
+        self.asked.retain(|nonce, asked| nonces.contains(nonce) || asked.next + longest > now);
+        let is_due = |nonce: &[u8; 32], has_expired: bool| {
+            self.asked.get(nonce).is_none_or(|asked| {
                 // Once it has expired, the chain can also show that it was not used.
-                asked.next <= now || (doubt.has_expired && !asked.had_expired)
+                asked.next <= now || (has_expired && !asked.had_expired)
             })
-        });
+        };
+        doubts.retain(|doubt| is_due(&doubt.nonce, doubt.has_expired));
+        doubts.extend(self.engine.served(self.network.chain_id(), self.served, is_due));
         doubts
     }
 
@@ -136,8 +154,8 @@ impl DoubtWatcher {
                 tracing::warn!(
                     %error,
                     network = ?self.network,
-                    "the node does not say whether payments with an unclear outcome were taken; retrying, and meanwhile they count \
-                     as spent: it has to answer eth_call by block hash (EIP-1898)"
+                    "the node does not say whether payments were taken; retrying, and meanwhile they count as spent: it has to \
+                     answer eth_call by block hash (EIP-1898)"
                 );
             } else {
                 tracing::debug!(%error, "no answer whether a payment was taken");

@@ -107,6 +107,11 @@ impl Payments {
         let pauses = Arc::new(HostPauses::new(limits, journal.paused_hosts()?));
         let paid_prices = Arc::new(PaidPrices::new(limits, journal.paid_prices()?));
         let age = limits.retry_window.max(limits.chain_check_for);
+        // As late as that, so that a clock which is wrong at one start makes none forgotten that is still valid.
+        let is_over = age.saturating_add(bounds.keep).as_secs();
+        if let Err(error) = journal.forget_authorizations(unix_time().saturating_sub(is_over)) {
+            tracing::warn!(%error, "cannot delete old authorizations from the journal; the next start tries again");
+        }
         let open = journal.open_authorizations(unix_time(), age.as_secs())?;
         let engine = Engine::new(policy)
             .with_budgets(budgets)

@@ -17,7 +17,7 @@ use super::payer::Wallet;
 use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
 use crate::protocol::engine::{
-    Effect, Engine, Input, OpRefused, OpenHold, PurchaseId, PurchaseReply, UseDoubt,
+    Effect, Engine, Input, OpRefused, OpenHold, PurchaseId, PurchaseReply, UnclearAuthorization, UseDoubt,
 };
 use crate::protocol::{ChannelOp, Refusal};
 
@@ -116,6 +116,21 @@ impl SharedEngine {
     pub(super) fn holds(&self) -> Vec<OpenHold> {
         let (mut inner, now) = (self.lock(), Instant::now());
         inner.set_time(&self.clock, now);
+    /// The authorizations that a chain is no longer asked about, although it has not answered; each once.
+    pub(super) fn take_given_up(&self, chain: u64) -> Vec<UnclearAuthorization> {
+        self.lock().engine.take_given_up(chain)
+    }
+
+    /// The authorizations of served payments that a chain is to be asked about now: the first `most` that are due.
+    pub(super) fn served(
+        &self,
+        chain: u64,
+        most: usize,
+        is_due: impl Fn(&[u8; 32], bool) -> bool,
+    ) -> Vec<UseDoubt> {
+        self.lock().engine.served(chain, most, is_due)
+    }
+
         inner.engine.holds(now)
     }
 

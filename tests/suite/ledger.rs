@@ -22,7 +22,7 @@ use crate::support::payer::{Alice, KEY, PATIENCE, Running, write_private};
 use crate::support::wire::{Got, Wire, ask};
 
 mod mixed;
-mod shown;
+pub mod shown;
 mod tampered;
 
 /// The rows of a state directory.
@@ -273,7 +273,7 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
     let columns = ["purchase", "payer", "payment", "valid_before", "taken_until", "signature"];
     let columns: String = columns
         .iter()
-        .chain(&["host", "counted", "is_used"])
+        .chain(&["host", "counted", "is_used", "is_served"])
         .map(|column| format!("ALTER TABLE authorization DROP COLUMN {column}; "))
         .collect();
     let version = journal::LEDGER_VERSION - 1;
@@ -321,6 +321,7 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
              ALTER TABLE authorization DROP COLUMN signature; DROP TABLE allowance;
              ALTER TABLE authorization DROP COLUMN host;
              ALTER TABLE authorization DROP COLUMN counted; ALTER TABLE authorization DROP COLUMN is_used;
+             ALTER TABLE authorization DROP COLUMN is_served;
              PRAGMA user_version = 10;",
         )
         .unwrap();

@@ -99,7 +99,7 @@ impl LedgerReader {
             let mut rows = self.connection.prepare(&sql)?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
-                each(read_row(row)?.0);
+                each(read_row(row)?.0.modernized());
             }
             Ok(())
         };

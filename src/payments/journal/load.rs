@@ -105,7 +105,8 @@ impl Journal {
     ) -> Result<Vec<KnownAuthorization>, JournalError> {
         let read = || -> rusqlite::Result<Vec<_>> {
             let sql =
-                "SELECT nonce, scheme, payment, purchase, taken_until, payer, host, counted, at, is_used FROM authorization
+                "SELECT nonce, scheme, payment, purchase, taken_until, payer, host, counted, at, is_used, is_served
+                 FROM authorization
                  WHERE payment IS NOT NULL AND (valid_before + ?2 > ?1 OR taken_until > ?1) ORDER BY rowid";
             let mut select = self.connection.prepare(sql)?;
             let rows = select.query_map(params![now as i64, age as i64], |row| {
@@ -129,11 +130,25 @@ impl Journal {
                     since: row.get::<_, i64>(8)?.unsigned_abs(),
                     taken_until: taken_until.map(i64::unsigned_abs),
                     is_used: row.get(9)?,
+                    is_served: row.get(10)?,
                 })
             })?;
             rows.collect()
         };
         read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Deletes authorizations that had expired at this time, in seconds since 1970, and whose purchase may have been repeated
+    /// since then.
+    ///
+    /// # Errors
+    /// SQLite cannot delete them.
+    pub(in crate::payments) fn forget_authorizations(&self, before: u64) -> Result<(), JournalError> {
+        let sql = "DELETE FROM authorization WHERE valid_before < ?1 AND coalesce(taken_until, 0) < ?1";
+        self.connection
+            .execute(sql, [i64::try_from(before).unwrap_or(i64::MAX)])
+            .map(drop)
+            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
     /// What an external signer signed of the authorizations, by their nonce.

@@ -4,7 +4,7 @@ use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
 use rusqlite::{Connection, Row, params};
 
-use crate::payments::ledger::{LEDGER, PARTIES};
+use crate::payments::ledger::{CONFIRMATIONS, LEDGER, PARTIES};
 use crate::payments::request_hasher::{KEY, RequestHasher};
 use crate::protocol::quote::RequestId;
 
@@ -27,6 +27,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
     SIGNATURES,
     ALLOWANCES,
     USAGE,
+    SERVED,
+    CONFIRMATIONS,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -242,6 +244,9 @@ const USAGE: &str = "
     ALTER TABLE authorization ADD COLUMN host TEXT NOT NULL DEFAULT '';
     ALTER TABLE authorization ADD COLUMN counted TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE authorization ADD COLUMN is_used INTEGER NOT NULL DEFAULT 0;";
+/// Version 18: whether the payment of an authorization was served, so that the chain only confirms it.
+const SERVED: &str = "
+    ALTER TABLE authorization ADD COLUMN is_served INTEGER NOT NULL DEFAULT 0;";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

@@ -1,14 +1,16 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use ethers_core::types::U256;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use rusqlite::{Connection, params};
 
 use super::schema::{HASHED, MIGRATIONS, SCHEMA};
-use super::{FILE, Journal, JournalError};
+use super::{FILE, Journal, JournalError, LedgerReader};
 use crate::chain::signer::Signer;
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
+use crate::payments::ledger::{LedgerKey, LedgerRow, LedgerState, OnChainUse, RowSeal, SignedAmount};
 use crate::payments::paid_prices::PaidPrice;
 use crate::payments::pauses::PausedHost;
 use crate::payments::standing::StandingApproval;
@@ -322,6 +324,89 @@ fn paid_prices_are_there_after_reopening_bounded_and_forgotten_with_the_pause() 
     assert_eq!(journal.paid_prices().unwrap().len(), 3);
     journal.resume_host("c").unwrap();
     assert_eq!(journal.paid_prices().unwrap(), [(one, paid("a", 7))]);
+}
+
+/// Version 17 has what the chain has shown in the place of the receipt.
+#[test]
+fn rows_of_the_ledger_of_an_older_version_keep_their_codes_and_say_what_the_chain_has_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = Connection::open(directory.path().join(FILE)).unwrap();
+    let earlier = MIGRATIONS[..17].concat();
+    old.execute_batch(&format!(
+        "{earlier} PRAGMA user_version = 17; INSERT INTO request_key (id, key) VALUES (1, zeroblob(32));"
+    ))
+    .unwrap();
+    let (key, payer) = (LedgerKey::new(&[7; 32]), Address([0xaa; 20]));
+    let mut seal = RowSeal::default();
+    for (seq, state, receipt) in [
+        (1, LedgerState::InDoubt, ""),
+        (2, LedgerState::PaidNotDelivered, "confirmed"),
+        (3, LedgerState::Expired, ""),
+    ] {
+        let row = LedgerRow {
+            seq,
+            at: 5,
+            payment: seq,
+            state,
+            previous: None,
+            parties: Arc::default(),
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            price: 9.into(),
+            counts: 9.into(),
+            adjusts: SignedAmount::default(),
+            total: None,
+            nonce: "aa".to_owned(),
+            receipt: receipt.to_owned(),
+            confirmation: None,
+            offer: String::new(),
+        };
+        seal = key.seal(seal, &row.encode());
+        let sql = "INSERT INTO ledger VALUES (1, ?1, 1, 5, ?1, ?2, '', '', 'GET', '/', '9', '9', '0', '', 'aa', ?3, ?4)";
+        old.execute(sql, params![seq as i64, state.name(), receipt, seal.0]).unwrap();
+    }
+    old.execute_batch("INSERT INTO ledger_parties VALUES (1, 1, '', '', '', '', '', '', '', '', '')")
+        .unwrap();
+    let head = "INSERT INTO ledger_chain VALUES (1, ?1, 3, ?2, 9, 0, ?3, ?3)";
+    old.execute(head, params![payer.to_string(), seal.0, RowSeal::default().0]).unwrap();
+    drop(old);
+    for is_migrated in [false, true] {
+        if is_migrated {
+            drop(Journal::open(directory.path()).unwrap());
+        }
+        let mut reader = LedgerReader::open(directory.path()).unwrap().unwrap();
+        let verified = reader.verify(&key, payer).unwrap();
+        assert_eq!((verified.first, verified.last), (1, 3), "migrated: {is_migrated}");
+        let mut shown = Vec::new();
+        reader.rows(|row| shown.push((row.receipt, row.confirmation))).unwrap();
+        let none = String::new;
+        assert_eq!(
+            shown,
+            [(none(), None), (none(), Some(OnChainUse::Used)), (none(), Some(OnChainUse::Unused))],
+            "migrated: {is_migrated}"
+        );
+    }
+}
+
+#[test]
+fn authorizations_are_forgotten_some_time_after_their_expiry() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
+    let known = |name: &str, valid_before: Option<i64>, taken_until: Option<i64>| {
+        let sql =
+            "INSERT INTO authorization (nonce, scheme, amount, asset, payee, at, valid_before, taken_until)
+             VALUES (?1, 'x402', '1', 'eip155:1', 'bob', 0, ?2, ?3)";
+        journal.connection.execute(sql, params![name, valid_before, taken_until]).unwrap();
+    };
+    known("old", Some(999), None);
+    known("taken", Some(999), Some(1000));
+    known("young", Some(1000), None);
+    known("unknown", None, None);
+    journal.forget_authorizations(1000).unwrap();
+    let mut left = journal.connection.prepare("SELECT nonce FROM authorization ORDER BY rowid").unwrap();
+    let left: Vec<String> =
+        left.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap();
+    assert_eq!(left, ["taken", "young", "unknown"]);
 }
 
 #[test]

@@ -103,6 +103,19 @@ impl Journal {
                         ledger.show_usage(&transaction, nonce, true)?;
                     }
                 }
+                Record::AuthorizationServed(nonce) => {
+                    transaction
+                        .prepare_cached(
+                            "UPDATE authorization SET is_served = 1, purchase = NULL, signature = NULL WHERE nonce = ?1",
+                        )?
+                        .execute([hex::encode_prefixed(nonce)])?;
+                }
+                Record::AuthorizationConfirmed(nonce) => {
+                    delete_authorization(&transaction, nonce)?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.show_usage(&transaction, nonce, true)?;
+                    }
+                }
                 Record::AuthorizationUnused(nonce) => {
                     delete_authorization(&transaction, nonce)?;
                     if let Some(ledger) = &mut self.ledger {
@@ -139,6 +152,7 @@ fn is_one_shot(record: &Record) -> bool {
         Record::Authorization(_)
             | Record::AuthorizationEnded(_)
             | Record::AuthorizationUsed(..)
+            | Record::AuthorizationConfirmed(_)
             | Record::AuthorizationUnused(_)
     )
 }
@@ -151,6 +165,8 @@ fn needs_account(record: &Record) -> bool {
         | Record::AuthorizationTaken(..)
         | Record::AuthorizationUnneeded(_)
         | Record::AuthorizationUsed(..)
+        | Record::AuthorizationServed(_)
+        | Record::AuthorizationConfirmed(_)
         | Record::AuthorizationUnused(_)
         | Record::Budget(_)
         | Record::BudgetEnded(_)

@@ -189,9 +189,16 @@ impl LedgerQueue {
         lock(&self.waiting).sure.iter().any(|event| event.payment == payment)
     }
 
-    /// Drops the changes of a one-shot payment that wait: it has ended, for certain.
-    pub(super) fn forget_changes(&self, nonce: &[u8; 32]) {
-        lock(&self.waiting).sure.retain(|event| event.nonce.as_ref() != Some(nonce));
+    /// Takes the changes of a one-shot payment that wait, in order.
+    pub(super) fn take_changes(&self, nonce: &[u8; 32]) -> Vec<PaymentEvent> {
+        lock(&self.waiting).sure.extract_if(.., |event| event.nonce.as_ref() == Some(nonce)).collect()
+    }
+
+    /// Returns what [`LedgerQueue::take_changes`] took and could not be written.
+    pub(super) fn return_changes(&self, mut taken: Vec<PaymentEvent>) {
+        let mut waiting = lock(&self.waiting);
+        taken.append(&mut waiting.sure);
+        waiting.sure = taken;
     }
 
     /// Takes events for one transaction. A settlement comes after all payments that ended before it.

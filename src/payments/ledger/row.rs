@@ -83,8 +83,37 @@ impl fmt::Display for LedgerState {
     }
 }
 
-/// The receipt of a payment of which the chain has shown that it was used. What a seller states is a claim.
-pub(super) const CONFIRMED: &str = "confirmed";
+/// What the chain has shown about the authorization of a payment, in a confirmed block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnChainUse {
+    /// The seller has used it.
+    Used,
+    /// It has expired, and the seller never used it.
+    Unused,
+}
+
+impl OnChainUse {
+    /// Its name in the journal and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Unused => "unused",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Used, Self::Unused].into_iter().find(|known| known.name() == name)
+    }
+}
+
+/// What version 17 of the journal and older ones have as the receipt of a payment that the chain has confirmed.
+const CONFIRMED: &str = "confirmed";
+/// In the encoding of a row, what no string's length can be.
+const NO_LENGTH: u64 = u64::MAX;
 
 /// One row. A change of a payment's state is another row with the same `payment`. Absent strings are empty.
 ///
@@ -120,8 +149,12 @@ pub struct LedgerRow {
     pub total: Option<Amount>,
     /// The nonce of the authorization, in hexadecimal digits.
     pub nonce: String,
-    /// What the seller stated about the payment, or [`CONFIRMED`].
+    /// What the seller states about the payment: a claim.
     pub receipt: String,
+    /// What the chain has shown about it.
+    pub confirmation: Option<OnChainUse>,
+    /// The offer that the seller has signed, as it came: a claim.
+    pub offer: String,
 }
 
 fn hexadecimal<S: serde::Serializer>(payment: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -134,10 +167,19 @@ fn flattened<S: serde::Serializer>(parties: &Arc<LedgerParties>, serializer: S) 
 }
 
 impl LedgerRow {
-    /// Whether the chain has shown the payment's outcome.
+    /// The row as this version would have written it: older ones put what the chain has shown elsewhere. It has another
+    /// encoding.
     #[must_use]
-    pub fn is_confirmed(&self) -> bool {
-        self.receipt == CONFIRMED || self.state == LedgerState::Expired
+    pub fn modernized(self) -> Self {
+        match self.confirmation {
+            None if self.receipt == CONFIRMED => {
+                Self { receipt: String::new(), confirmation: Some(OnChainUse::Used), ..self }
+            }
+            None if self.state == LedgerState::Expired => {
+                Self { confirmation: Some(OnChainUse::Unused), ..self }
+            }
+            _ => self,
+        }
     }
 
     /// The canonical encoding: every number in 8 bytes, every string after its length. Two rows that differ have different
@@ -177,9 +219,19 @@ impl LedgerRow {
             &self.nonce,
             &self.receipt,
         ];
-        for text in texts.into_iter().chain(budgets.iter().map(String::as_str)) {
+        let add = |bytes: &mut Vec<u8>, text: &str| {
             bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
             bytes.extend_from_slice(text.as_bytes());
+        };
+        for text in texts.into_iter().chain(budgets.iter().map(String::as_str)) {
+            add(&mut bytes, text);
+        }
+        let confirmation = self.confirmation.map(OnChainUse::name).unwrap_or_default();
+        // Rows of older versions have neither, and keep their codes.
+        if !confirmation.is_empty() || !self.offer.is_empty() {
+            bytes.extend_from_slice(&NO_LENGTH.to_le_bytes());
+            add(&mut bytes, confirmation);
+            add(&mut bytes, &self.offer);
         }
         bytes
     }

@@ -7,7 +7,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
 use super::parties::LedgerParties;
-use super::row::{LedgerRow, LedgerState};
+use super::row::{LedgerRow, LedgerState, OnChainUse};
 use super::seal::RowSeal;
 use super::sums::{LedgerSum, SumKey};
 use crate::protocol::Amount;
@@ -133,6 +133,14 @@ pub(in crate::payments) const PARTIES: &str = "
 /// The first version with [`PARTIES`].
 pub(super) const PARTIES_VERSION: i64 = 11;
 
+/// Version 19: what the chain has shown about a payment, apart from what the seller states, and the offer that the seller has
+/// signed.
+pub(in crate::payments) const CONFIRMATIONS: &str = "
+    ALTER TABLE ledger ADD COLUMN confirmation TEXT NOT NULL DEFAULT '';
+    ALTER TABLE ledger ADD COLUMN offer TEXT NOT NULL DEFAULT '';";
+/// The first version with [`CONFIRMATIONS`].
+pub(super) const CONFIRMATIONS_VERSION: i64 = 19;
+
 /// How many rows in a row may share columns. Rows are removed oldest first, and with the last one of an era its parties.
 const ERA: u64 = 4096;
 
@@ -150,9 +158,10 @@ pub(in crate::payments) fn select(version: i64) -> String {
             "ledger LEFT JOIN ledger_parties AS shared ON shared.chain = ledger.chain AND shared.seq = ledger.parties"
         }
     };
+    let later = if version < CONFIRMATIONS_VERSION { "'', ''" } else { "confirmation, offer" };
     format!(
         "SELECT ledger.seq AS seq, at, payment, state, previous, counted, method, host, path, client, rule, budgets, scheme,
-            payee, network, token, price, counts, adjusts, channel, total, nonce, receipt, seal
+            payee, network, token, price, counts, adjusts, channel, total, nonce, receipt, seal, {later}
          FROM {from}"
     )
 }
@@ -173,7 +182,7 @@ pub(super) fn insert(
         insert_parties(connection, chain, row)?;
     }
     let sql = "INSERT INTO ledger VALUES
-        (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+        (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
     connection.prepare_cached(sql)?.execute(params![
         chain,
         row.seq as i64,
@@ -192,6 +201,8 @@ pub(super) fn insert(
         row.nonce,
         row.receipt,
         seal.0,
+        row.confirmation.map(OnChainUse::name).unwrap_or_default(),
+        row.offer,
     ])?;
     Ok(())
 }
@@ -259,6 +270,11 @@ pub(in crate::payments) fn read(row: &Row<'_>) -> rusqlite::Result<(LedgerRow, R
         token: row.get(15)?,
         channel: row.get(19)?,
     };
+    let confirmation: String = row.get(24)?;
+    let confirmation = match confirmation.as_str() {
+        "" => None,
+        name => Some(OnChainUse::parse(name).ok_or_else(|| invalid(24, "not what a chain shows"))?),
+    };
     let read = LedgerRow {
         seq: number(0)?,
         at: number(1)?,
@@ -274,6 +290,8 @@ pub(in crate::payments) fn read(row: &Row<'_>) -> rusqlite::Result<(LedgerRow, R
         total: amount(20)?,
         nonce: row.get(21)?,
         receipt: row.get(22)?,
+        confirmation,
+        offer: row.get(25)?,
     };
     Ok((read, RowSeal(row.get(23)?)))
 }
@@ -359,6 +377,7 @@ mod tests {
             budgets in vec("[a-z\"]{0,3}", 0..3),
             amounts in vec(0..u64::MAX, 4),
             total in option::of(0..9_u64),
+            confirmation in option::of(prop_oneof![Just(OnChainUse::Used), Just(OnChainUse::Unused)]),
         ) -> LedgerRow {
             let names = ["held", "sent", "paid", "paid-not-delivered", "refused", "in-doubt", "expired", "unsent",
                 "recovered", "settled", "gap"];
@@ -390,6 +409,8 @@ mod tests {
                 total: total.map(Amount::from),
                 nonce: text(10),
                 receipt: text(11),
+                confirmation,
+                offer: text(12),
             }
         }
     }
@@ -398,11 +419,11 @@ mod tests {
         #[test]
         fn a_row_survives_the_journal_and_has_an_encoding_of_its_own(one in any_row(), other in any_row()) {
             let connection = Connection::open_in_memory().unwrap();
-            connection.execute_batch(&[LEDGER, PARTIES].concat()).unwrap();
+            connection.execute_batch(&[LEDGER, PARTIES, CONFIRMATIONS].concat()).unwrap();
             let key = LedgerKey::new(&[7; 32]);
             let seal = key.seal(RowSeal::default(), &one.encode());
             insert(&connection, 1, &one, one.seq, seal).unwrap();
-            let (read, code) = connection.query_row(&select(PARTIES_VERSION), [], read).unwrap();
+            let (read, code) = connection.query_row(&select(CONFIRMATIONS_VERSION), [], read).unwrap();
             prop_assert_eq!(&read, &one);
             prop_assert_eq!(code, key.seal(RowSeal::default(), &read.encode()));
             prop_assert_eq!(one.encode() == other.encode(), one == other);

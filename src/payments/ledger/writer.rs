@@ -15,7 +15,7 @@ use super::parties::LedgerParties;
 use super::parties_cache::{LedgerAccount, PartiesCache, bounded};
 use super::path::public_path;
 use super::queue::{EventBatch, LedgerQueue};
-use super::row::{CONFIRMED, LedgerRow, LedgerState};
+use super::row::{LedgerRow, LedgerState, OnChainUse};
 use super::seal::{LedgerKey, RowSeal};
 use super::signed_amount::SignedAmount;
 use super::sums::{LedgerSum, SumKey, encode, limit};
@@ -39,6 +39,8 @@ pub(in crate::payments) struct LedgerWriter {
     head_file: PathBuf,
     wallet: Option<(LedgerKey, Address)>,
     account: Option<LedgerAccount>,
+    /// Changes that were taken from the queue for a transaction that has not ended.
+    taken: Vec<PaymentEvent>,
     /// Channels whose recorded totals are still to be compared with the rows.
     unchecked: Vec<(ChannelId, Amount)>,
     /// What is known of the rows on disk; read again after a write failed.
@@ -101,6 +103,8 @@ fn blank(state: LedgerState, payment: u64) -> LedgerRow {
         total: None,
         nonce: String::new(),
         receipt: String::new(),
+        confirmation: None,
+        offer: String::new(),
     }
 }
 
@@ -113,6 +117,7 @@ impl LedgerWriter {
             head_file: journal.with_file_name(HEAD_FILE),
             wallet: None,
             account: None,
+            taken: Vec::new(),
             unchecked: Vec::new(),
             opened: None,
             has_failed: false,
@@ -254,8 +259,12 @@ impl LedgerWriter {
         self.open(connection)?;
         let (account, queue) = (self.account.clone(), Arc::clone(&self.queue));
         let Some(ledger) = &mut self.opened else { return Ok(()) };
-        // This row is the last one. If it is not written, the chain is asked again.
-        queue.forget_changes(nonce);
+        // This row is the last one: what waits comes before it.
+        let waiting = queue.take_changes(nonce);
+        if let Some(event) = waiting.last() {
+            ledger.apply(connection, account.as_ref(), event, &queue)?;
+        }
+        self.taken.extend(waiting);
         ledger.held.remove(nonce);
         // After a while its rows are removed.
         let Some(last) = ledger.last_row(connection, Some(*nonce))? else { return Ok(()) };
@@ -264,20 +273,22 @@ impl LedgerWriter {
             LedgerState::Paid => LedgerState::Paid,
             _ => LedgerState::PaidNotDelivered,
         };
-        let receipt = if is_used { CONFIRMED } else { "" }.to_owned();
-        if (last.state, &last.receipt) == (state, &receipt) {
+        let confirmation = Some(if is_used { OnChainUse::Used } else { OnChainUse::Unused });
+        if (last.state, last.confirmation) == (state, confirmation) {
             return Ok(());
         }
         let counts = if is_used { last.price } else { Amount::ZERO };
         let (at, previous) = (unix_millis(), Some((last.state, last.counts)));
         let adjusts = SignedAmount::default();
-        ledger.append(connection, LedgerRow { at, state, previous, counts, adjusts, receipt, ..last })?;
+        ledger
+            .append(connection, LedgerRow { at, state, previous, counts, adjusts, confirmation, ..last })?;
         ledger.finish(connection, account.as_ref())
     }
 
     /// A transaction with rows was committed.
     pub(in crate::payments) fn committed(&mut self) {
         (self.has_failed, self.is_compared, self.is_head_copied) = (false, true, false);
+        self.taken.clear();
     }
 
     /// Copies the head to its file, unless it has not changed. Not with each transaction: a rename takes longer than that.
@@ -296,6 +307,7 @@ impl LedgerWriter {
     /// A transaction with rows failed.
     pub(in crate::payments) fn failed(&mut self) {
         self.opened = None;
+        self.queue.return_changes(std::mem::take(&mut self.taken));
     }
 
     /// Reads the end of the chain, unless it is known.
@@ -374,7 +386,7 @@ impl OpenedLedger {
     fn open_rows(&self, connection: &Connection) -> rusqlite::Result<Vec<LedgerRow>> {
         let sql = format!(
             "{} WHERE ledger.chain = ?1 AND ledger.seq IN (SELECT seq FROM ledger_open WHERE chain = ?1) ORDER BY ledger.seq",
-            tables::select(tables::PARTIES_VERSION)
+            tables::select(tables::CONFIRMATIONS_VERSION)
         );
         let mut rows = connection.prepare(&sql)?;
         rows.query_map([self.chain], |row| tables::read(row).map(|(row, _)| row))?.collect()
@@ -389,10 +401,10 @@ impl OpenedLedger {
         let Some(nonce) = nonce else { return Ok(None) };
         let sql = format!(
             "{} WHERE ledger.chain = ?1 AND ledger.nonce = ?2 ORDER BY ledger.seq DESC LIMIT 1",
-            tables::select(tables::PARTIES_VERSION)
+            tables::select(tables::CONFIRMATIONS_VERSION)
         );
         let mut rows = connection.prepare_cached(&sql)?;
-        let read = |row: &rusqlite::Row<'_>| tables::read(row).map(|(row, _)| row);
+        let read = |row: &rusqlite::Row<'_>| tables::read(row).map(|(row, _)| row.modernized());
         rows.query_row(params![self.chain, hex::encode(nonce)], read).optional()
     }
 
@@ -409,7 +421,9 @@ impl OpenedLedger {
 
     /// Adds a row to the chain.
     fn append(&mut self, connection: &Connection, row: LedgerRow) -> rusqlite::Result<()> {
-        let row = LedgerRow { seq: self.seq + 1, ..row };
+        // The first row of a payment has its offer.
+        let offer = if row.previous.is_some() { String::new() } else { row.offer };
+        let row = LedgerRow { seq: self.seq + 1, offer, ..row };
         let encoded = row.encode();
         let seal = self.key.seal(self.seal, &encoded);
         let first = self.parties.first_row(&row);
@@ -471,7 +485,7 @@ impl OpenedLedger {
         let mut sums: Option<BTreeMap<SumKey, LedgerSum>> = None;
         let sql = format!(
             "{} WHERE ledger.chain = ?1 AND ledger.seq < ?2 ORDER BY ledger.seq LIMIT {MAX_REMOVED}",
-            tables::select(tables::PARTIES_VERSION)
+            tables::select(tables::CONFIRMATIONS_VERSION)
         );
         let mut rows = connection.prepare_cached(&sql)?;
         let mut rows = rows.query(params![self.chain, open.unwrap_or(i64::MAX)])?;

@@ -42,6 +42,8 @@ pub struct KnownAuthorization {
     pub taken_until: Option<u64>,
     /// Whether the chain has shown that it was used.
     pub is_used: bool,
+    /// Whether its payment was served, so that the chain only confirms it.
+    pub is_served: bool,
 }
 
 /// Why a one-shot payment is wanted.

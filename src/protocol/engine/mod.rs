@@ -10,6 +10,7 @@ mod answer;
 mod authorization;
 mod blocked;
 mod budgeting;
+mod chain_use;
 mod consult;
 mod demand;
 mod durable;
@@ -30,6 +31,7 @@ mod purchase;
 mod purchase_key;
 mod question;
 mod runs;
+mod served;
 mod slot;
 mod slots;
 #[cfg(test)]
@@ -60,9 +62,10 @@ use crate::protocol::{
 };
 
 pub use authorization::{Authorization, KnownAuthorization, Occasion};
+pub use chain_use::{AuthorizationTime, UseDoubt};
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
-pub use open_authorization::{AuthorizationTime, UseDoubt};
+pub use open_authorization::UnclearAuthorization;
 pub use open_hold::{HoldReason, OpenHold, ShownBy};
 pub use purchase_key::PurchaseKey;
 pub use question::Question;
@@ -284,6 +287,11 @@ pub enum Record {
     /// The chain has shown that the authorization with this nonce was used; the purchase is not repeated until this time, in
     /// seconds since 1970.
     AuthorizationUsed([u8; 32], u64),
+    /// The payment of the authorization with this nonce was served. Its chain is to show whether it was used; no later request
+    /// continues it.
+    AuthorizationServed([u8; 32]),
+    /// The chain has shown that the authorization with this nonce was used, and its payment was served.
+    AuthorizationConfirmed([u8; 32]),
     /// The chain has shown that the authorization with this nonce expired unused.
     AuthorizationUnused([u8; 32]),
     /// The budgets of a channel.

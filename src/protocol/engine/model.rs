@@ -880,6 +880,8 @@ impl Model {
             | Record::AuthorizationTaken(..)
             | Record::AuthorizationUnneeded(_)
             | Record::AuthorizationUsed(..)
+            | Record::AuthorizationServed(_)
+            | Record::AuthorizationConfirmed(_)
             | Record::AuthorizationUnused(_) => {
                 let now = self.wall();
                 self.disk.authorizations.write(record, now);

@@ -283,9 +283,14 @@ impl Engine {
 
     /// The response to an accepted authorization has reached its client.
     pub(super) fn delivered(&mut self, nonce: [u8; 32]) {
-        if self.open_authorizations.contains(&nonce) {
-            self.end_authorization(nonce);
+        if !self.open_authorizations.contains(&nonce) {
+            return;
         }
+        self.records.push(match self.open_authorizations.serve(&nonce, &self.policy.authorizations) {
+            true => Record::AuthorizationServed(nonce),
+            false => Record::AuthorizationEnded(nonce),
+        });
+        self.forget_served();
     }
 
     /// An authorization was accepted.

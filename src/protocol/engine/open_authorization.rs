@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::authorization::{Authorization, KnownAuthorization};
+use super::chain_use::{AuthorizationTime, Shown, UseDoubt};
 use super::purchase_key::PurchaseKey;
+use super::served::{ServedAuthorization, ServedAuthorizations};
 use crate::protocol::budget::{BudgetAmount, BudgetKey};
 use crate::protocol::host_name::HostName;
 use crate::protocol::policy::{AuthorizationLimits, SpendLimit};
@@ -14,12 +16,19 @@ use crate::protocol::schemes::{Draft, UseQuery};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Amount, Money, Refusal};
 
+/// Of how many authorizations that no chain is asked about any more someone is told at once.
+const MOST_GIVEN_UP: usize = 100;
+
 /// All authorizations that expire, from the moment that they are recorded.
 #[derive(Debug, Default)]
 pub(super) struct OpenAuthorizations {
     all: BTreeMap<[u8; 32], OpenAuthorization>,
     /// The nonces of each purchase, the oldest first.
     by_key: BTreeMap<PurchaseKey, Vec<[u8; 32]>>,
+    /// Those that were served.
+    served: ServedAuthorizations,
+    /// Those that no chain is asked about any more, although it has not answered, until someone is told.
+    given_up: Vec<UnclearAuthorization>,
     /// The chains that can be asked.
     chains: BTreeSet<u64>,
 }
@@ -56,17 +65,6 @@ enum OpenState {
     Taken { until: u64 },
 }
 
-/// An authorization that a chain is to be asked about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UseDoubt {
-    /// Its nonce.
-    pub nonce: [u8; 32],
-    /// What to ask.
-    pub query: UseQuery,
-    /// Whether it has expired, so that the chain can also show that it never was used.
-    pub has_expired: bool,
-}
-
 /// An authorization with an unclear outcome, as shown to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnclearAuthorization {
@@ -82,26 +80,6 @@ pub struct UnclearAuthorization {
     pub valid_before: u64,
     /// The chain that knows its outcome, and whether that is asked.
     pub chain: Option<(u64, bool)>,
-}
-
-/// What follows from what a chain has shown.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// Nothing.
-    Nothing,
-    /// It was used: its purchase, which was not delivered, is not repeated until this time.
-    Used { until: u64 },
-    /// It expired unused: what it counted for.
-    Unused { counted: Vec<(BudgetKey, BudgetAmount, u64)> },
-}
-
-/// The time, in seconds. An authorization has expired if it has by both clocks: setting the wall clock forward ends nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AuthorizationTime {
-    /// Since 1970, by the wall clock, as payees and chains see it.
-    pub wall: u64,
-    /// By a clock that only runs on.
-    pub running: u64,
 }
 
 /// What a request for a purchase does.
@@ -129,7 +107,10 @@ impl OpenAuthorizations {
 
     /// Adds what the journal has of an earlier run.
     pub(super) fn restore(&mut self, known: &KnownAuthorization, now: AuthorizationTime) {
-        let KnownAuthorization { authorization, since, taken_until, is_used } = known;
+        let KnownAuthorization { authorization, since, taken_until, is_used, is_served } = known;
+        if *is_served {
+            return self.served.restore(known, now);
+        }
         let state = taken_until.map_or(OpenState::Unclear, |until| OpenState::Taken { until });
         self.add(authorization, (state, *since), now);
         if let Some(open) = self.all.get_mut(&authorization.nonce) {
@@ -232,9 +213,38 @@ impl OpenAuthorizations {
         open.map(|open| open.state = OpenState::Taken { until }).is_some()
     }
 
+    /// It was accepted, and its response has reached the client. True if its chain is to confirm that.
+    pub(super) fn serve(&mut self, nonce: &[u8; 32], limits: &AuthorizationLimits) -> bool {
+        let Some(open) = self.remove(nonce) else { return false };
+        let OpenAuthorization { valid_before, runs_until, .. } = open;
+        let query = open.asks(&self.chains).filter(|_| limits.served_checks > 0);
+        let Some(query) = query else { return false };
+        let (nonce, counted) = (*nonce, open.counted);
+        self.served.push(ServedAuthorization { nonce, query, counted, valid_before, runs_until });
+        true
+    }
+
+    /// Removes those that were served and that no chain is asked about any more; returns their nonces.
+    pub(super) fn forget_served(
+        &mut self,
+        now: AuthorizationTime,
+        limits: &AuthorizationLimits,
+    ) -> Vec<[u8; 32]> {
+        self.served.forget_old(&self.chains, now, limits)
+    }
+
+    /// Those that were served.
+    pub(super) fn served(&self) -> &ServedAuthorizations {
+        &self.served
+    }
+
     /// It was accepted, or never signed.
     pub(super) fn end(&mut self, nonce: &[u8; 32]) {
-        let Some(open) = self.all.remove(nonce) else { return };
+        self.remove(nonce);
+    }
+
+    fn remove(&mut self, nonce: &[u8; 32]) -> Option<OpenAuthorization> {
+        let open = self.all.remove(nonce)?;
         if let Some(key) = open.key
             && let Some(nonces) = self.by_key.get_mut(&key)
         {
@@ -243,6 +253,7 @@ impl OpenAuthorizations {
                 self.by_key.remove(&key);
             }
         }
+        Some(open)
     }
 
     /// Forgets those that can no longer be redeemed, whose purchase may be repeated, and which no chain is asked about any
@@ -257,8 +268,17 @@ impl OpenAuthorizations {
             asked.truncate(asked.len() - limits.open);
             forgotten.extend(asked);
         }
+        let unanswered = forgotten.iter().filter(|(_, open)| open.asks(&self.chains).is_some());
+        let given_up: Vec<_> = unanswered.map(|(_, open)| open.shown(&self.chains)).collect();
         let forgotten: Vec<[u8; 32]> = forgotten.into_iter().map(|(nonce, _)| *nonce).collect();
         forgotten.iter().for_each(|nonce| self.end(nonce));
+        self.given_up.extend(given_up);
+        self.given_up.truncate(MOST_GIVEN_UP);
+    }
+
+    /// Those of this chain that it is no longer asked about, although it has not answered; each once.
+    pub(super) fn take_given_up(&mut self, chain: u64) -> Vec<UnclearAuthorization> {
+        self.given_up.extract_if(.., |open| open.chain.is_some_and(|(of, _)| of == chain)).collect()
     }
 
     /// Those that this chain is to be asked about.
@@ -295,17 +315,7 @@ impl OpenAuthorizations {
                 open.is_asked(&self.chains, now, limits)
             }
         });
-        unclear.map(|open| {
-            let query = open.draft.use_query(open.payer);
-            UnclearAuthorization {
-                terms: open.terms.clone(),
-                host: HostName::clone(&open.host),
-                budgets: open.counted.iter().map(|(budget, ..)| budget.clone()).collect(),
-                since: open.since,
-                valid_before: open.valid_before,
-                chain: query.map(|query| (query.chain_id, self.chains.contains(&query.chain_id))),
-            }
-        })
+        unclear.map(|open| open.shown(&self.chains))
     }
 
     /// The chain has shown whether one was used, in a confirmed block with this time, in seconds since 1970.
@@ -316,7 +326,9 @@ impl OpenAuthorizations {
         block_time: u64,
         (now, retry_window): (AuthorizationTime, u64),
     ) -> Shown {
-        let Some(open) = self.all.get_mut(nonce) else { return Shown::Nothing };
+        let Some(open) = self.all.get_mut(nonce) else {
+            return self.served.shown(nonce, is_used, block_time, now).unwrap_or(Shown::Nothing);
+        };
         match open.state {
             // A request presents it again: its outcome comes first.
             OpenState::InUse => Shown::Nothing,
@@ -448,6 +460,19 @@ impl OpenAuthorization {
         }
     }
 
+    /// What the user is shown of it.
+    fn shown(&self, chains: &BTreeSet<u64>) -> UnclearAuthorization {
+        let query = self.draft.use_query(self.payer);
+        UnclearAuthorization {
+            terms: self.terms.clone(),
+            host: HostName::clone(&self.host),
+            budgets: self.counted.iter().map(|(budget, ..)| budget.clone()).collect(),
+            since: self.since,
+            valid_before: self.valid_before,
+            chain: query.map(|query| (query.chain_id, chains.contains(&query.chain_id))),
+        }
+    }
+
     /// What its chain is to be asked, if it can be and has not answered.
     fn asks(&self, chains: &BTreeSet<u64>) -> Option<UseQuery> {
         let query = self.draft.use_query(self.payer).filter(|_| !self.is_used);
@@ -523,7 +548,8 @@ mod tests {
     }
 
     fn known_as(byte: u8, taken_until: Option<u64>) -> KnownAuthorization {
-        KnownAuthorization { authorization: authorization(byte, 5), since: 1000, taken_until, is_used: false }
+        let authorization = authorization(byte, 5);
+        KnownAuthorization { authorization, since: 1000, taken_until, is_used: false, is_served: false }
     }
 
     fn limit(most: u64) -> SpendLimit {

@@ -18,6 +18,8 @@ pub struct AuthorizationLimits {
     pub open: usize,
     /// How long after one has expired its chain is asked whether it was used.
     pub ask_chain_for: Duration,
+    /// How many of served payments a chain is asked about at once; 0 if it is not asked about any.
+    pub served_checks: usize,
 }
 
 impl Default for AuthorizationLimits {
@@ -25,7 +27,15 @@ impl Default for AuthorizationLimits {
     fn default() -> Self {
         let [max_validity, ahead_validity, retry_window, ask_chain_for] =
             [600, 30, 60, 24 * 3600].map(Duration::from_secs);
-        let (unclear_repeats, open) = (6, 10_000);
-        Self { max_validity, ahead_validity, retry_window, unclear_repeats, open, ask_chain_for }
+        let (unclear_repeats, open, served_checks) = (6, 10_000, 200);
+        Self {
+            max_validity,
+            ahead_validity,
+            retry_window,
+            unclear_repeats,
+            open,
+            ask_chain_for,
+            served_checks,
+        }
     }
 }

@@ -14,7 +14,7 @@ async fn ledger(alice: &Alice, arguments: &[&str]) -> Output {
     tokio::time::timeout(PATIENCE, command.output()).await.expect("it does not end").unwrap()
 }
 
-async fn printed(alice: &Alice, arguments: &[&str]) -> String {
+pub async fn printed(alice: &Alice, arguments: &[&str]) -> String {
     let output = ledger(alice, arguments).await;
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{arguments:?}: {errors}");

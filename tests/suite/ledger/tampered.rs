@@ -75,7 +75,7 @@ async fn a_changed_removed_moved_or_added_row_is_named() {
 
     // Every column of a row, and of what rows share.
     let connection = Connection::open(alice.state_dir().join(FILE)).unwrap();
-    for (table, row, count) in [("ledger", 3, 17), ("ledger_parties", 1, 11)] {
+    for (table, row, count) in [("ledger", 3, 19), ("ledger_parties", 1, 11)] {
         let sql = format!("SELECT name, type FROM pragma_table_info('{table}')");
         let mut columns = connection.prepare(&sql).unwrap();
         let columns: Vec<(String, String)> = columns

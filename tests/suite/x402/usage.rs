@@ -7,6 +7,7 @@ use ethers_core::abi::Token;
 use ethers_core::types::U256;
 use tollpass::devnet::{contracts, deploy};
 use tollpass::failpoint;
+use tollpass::payments::ledger::OnChainUse;
 use tollpass::protocol::{Address, Amount};
 
 use super::*;
@@ -136,7 +137,7 @@ async fn what_was_settled_is_known_to_be_taken_and_stays_spent() {
     scene.settle(&last_payment(&seller)).await;
     let rows = ledger::await_rows(&alice, has(LedgerState::PaidNotDelivered)).await;
     let last = rows.last().unwrap();
-    assert!(last.is_confirmed() && last.receipt == "confirmed", "{rows:#?}");
+    assert_eq!(last.confirmation, Some(OnChainUse::Used), "{rows:#?}");
     let got = post(proxy.address, &seller, "/goods").await;
     assert!(reason(&got).contains("reason=paid-not-delivered"), "{got:?}");
     assert!(got.headers.contains_key("retry-after"), "{got:?}");
@@ -150,6 +151,65 @@ async fn what_was_settled_is_known_to_be_taken_and_stays_spent() {
     proxy.stop().await;
     assert_eq!(scene.relay.questions("eth_call").len(), asked);
     assert_eq!((nonces_of(&seller), held_by_bob(&scene).await), (1, PRICE));
+}
+
+/// Of two payments that were served, the facilitator settles one: the ledger has both claims, and what the chain shows.
+#[tokio::test]
+async fn what_a_seller_states_is_confirmed_or_refuted() {
+    let scene = Scene::open().await;
+    let seller = scene.seller(|_| false).await;
+    let alice = scene.alice(2).await;
+    let proxy = alice.start().await;
+    for path in ["/taken", "/given"] {
+        assert_eq!(post(proxy.address, &seller, path).await.status, StatusCode::OK);
+        if path == "/taken" {
+            scene.settle(&last_payment(&seller)).await;
+        }
+    }
+    assert_eq!((spent(&proxy), proxy.payments.holds().len()), (2, 0));
+    let of = |rows: &[LedgerRow], path: &str| rows.iter().rfind(|row| row.path == path).cloned().unwrap();
+    let is_confirmed = |rows: &[LedgerRow]| of(rows, "/taken").confirmation.is_some();
+    let rows = ledger::await_rows(&alice, is_confirmed).await;
+    let taken = of(&rows, "/taken");
+    assert_eq!((taken.state, taken.confirmation), (LedgerState::Paid, Some(OnChainUse::Used)));
+    assert!(taken.receipt.contains("transaction"), "the claim stays: {taken:?}");
+    assert_eq!(of(&rows, "/given").confirmation, None);
+    // A restart forgets neither. The purchase is not continued: it was served.
+    proxy.stop().await;
+    let proxy = alice.start().await;
+    let got = post(proxy.address, &seller, "/given").await;
+    assert!(reason(&got).contains("reason=over-budget"), "{got:?}");
+    scene.mine_until(&alice, has(LedgerState::Expired)).await;
+    let given = of(&ledger::rows(&alice), "/given");
+    assert_eq!((given.confirmation, given.counts), (Some(OnChainUse::Unused), Amount::ZERO));
+    assert!(given.receipt.contains("transaction"), "the claim stays: {given:?}");
+    assert_eq!(spent(&proxy), 1);
+    // Nothing is asked about again.
+    let asked = scene.relay.questions("eth_call").len();
+    let blocks = scene.relay.questions("eth_chainId").len();
+    assert_eq!(post(proxy.address, &seller, "/again").await.status, StatusCode::OK);
+    tokio::time::timeout(PATIENCE, scene.relay.until_asked("eth_chainId", blocks + 1)).await.unwrap();
+    proxy.stop().await;
+    let later = scene.relay.questions("eth_call").split_off(asked);
+    let nonce = last_nonce(&seller);
+    assert!(later.iter().all(|question| question.to_string().contains(&nonce)), "{later:?}");
+    assert_eq!(ledger::sum(&ledger::rows(&alice)).total(), Amount::from(2 * PRICE).into());
+    // Claim and confirmation are shown apart.
+    let table = ledger::shown::printed(&alice, &[]).await;
+    for (path, shown) in [("/taken", "paid     receipt  used    "), ("/given", "expired  receipt  unused  ")]
+    {
+        let line = table.lines().rfind(|line| line.contains(path)).unwrap();
+        assert!(line.contains(shown), "{table}");
+    }
+    let rows: Value = serde_json::from_str(&ledger::shown::printed(&alice, &["--json"]).await).unwrap();
+    let shown: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["confirmation"].clone()).collect();
+    assert!([json!("used"), json!("unused"), Value::Null].iter().all(|word| shown.contains(word)), "{rows}");
+    assert!(ledger::shown::printed(&alice, &["verify"]).await.contains("is unchanged"));
+}
+
+fn last_nonce(seller: &Mallory) -> String {
+    let Redeemable(payload) = last_payment(seller);
+    payload["authorization"]["nonce"].as_str().unwrap().trim_start_matches("0x").to_owned()
 }
 
 fn nonces_of(seller: &Mallory) -> usize {
@@ -343,7 +403,9 @@ async fn a_kill_after_any_effect_frees_or_takes_the_money_once() {
     for settles in [false, true] {
         let scene = Scene::open().await;
         let seller = scene.seller(|presented| presented.number == 3).await;
-        let alice = scene.alice(2).await;
+        let mut alice = scene.alice(2).await;
+        // The first one is never settled, and is not asked about.
+        alice.change("chain_check_every =", "served_checks = 0\nchain_check_every =");
         let running = alice.serve(&[]).await;
         // One price is spent, and another one in doubt.
         assert_eq!(post(running.address, &seller, "/first").await.status, StatusCode::OK);

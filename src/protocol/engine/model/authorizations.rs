@@ -143,12 +143,15 @@ impl DiskAuthorizations {
                     since: now,
                     taken_until: None,
                     is_used: false,
+                    is_served: false,
                 };
                 self.0.insert(authorization.nonce, known);
             }
             // No later request continues it.
             Record::AuthorizationEnded(nonce)
             | Record::AuthorizationUnneeded(nonce)
+            | Record::AuthorizationServed(nonce)
+            | Record::AuthorizationConfirmed(nonce)
             | Record::AuthorizationUnused(nonce) => {
                 self.0.remove(nonce);
             }

@@ -1,6 +1,6 @@
 //! What a chain shows about authorizations frees their money once, or never, also after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderMap, StatusCode};
 
@@ -8,7 +8,7 @@ use crate::protocol::budget::{
     Budget, BudgetAmount, BudgetLimits, BudgetRef, BudgetRow, BudgetUnit, Budgets, Window,
 };
 use crate::protocol::engine::tests::*;
-use crate::protocol::policy::TokenDomain;
+use crate::protocol::policy::{AuthorizationLimits, TokenDomain};
 use crate::protocol::{Answer, AssetId, Money, schemes};
 
 const PAYER: Address = Address([0xa1; 20]);
@@ -35,13 +35,21 @@ impl WrittenJournal {
                 Record::Authorization(authorization) => {
                     let (authorization, since) = (Authorization::clone(authorization), DRAWN);
                     let nonce = authorization.nonce;
-                    let known =
-                        KnownAuthorization { authorization, since, taken_until: None, is_used: false };
+                    let known = KnownAuthorization {
+                        authorization,
+                        since,
+                        taken_until: None,
+                        is_used: false,
+                        is_served: false,
+                    };
                     self.open.insert(nonce, known);
                 }
-                Record::AuthorizationEnded(nonce) | Record::AuthorizationUnused(nonce) => {
+                Record::AuthorizationEnded(nonce)
+                | Record::AuthorizationConfirmed(nonce)
+                | Record::AuthorizationUnused(nonce) => {
                     self.open.remove(nonce);
                 }
+                Record::AuthorizationServed(nonce) => self.open.get_mut(nonce).unwrap().is_served = true,
                 Record::AuthorizationUsed(nonce, until) => {
                     let known = self.open.get_mut(nonce).unwrap();
                     (known.taken_until, known.is_used) = (Some(*until), true);
@@ -90,9 +98,14 @@ fn offer() -> Offer {
 
 impl Story {
     fn of(disk: &WrittenJournal) -> Self {
+        Self::with(disk, AuthorizationLimits::default())
+    }
+
+    fn with(disk: &WrittenJournal, authorizations: AuthorizationLimits) -> Self {
         let limits = BudgetLimits { per_hour: Some(cost(2 * PRICE)), ..BudgetLimits::default() };
         let budget = Arc::new(Budget::new("daily", unit(), limits));
         let mut policy = policy();
+        policy.authorizations = authorizations;
         policy.budgets = vec![Arc::clone(&budget)];
         let rows = disk.budgets.values().cloned().collect();
         let (budgets, _) = Budgets::restore(rows, &mut [], DRAWN / 60);
@@ -139,11 +152,31 @@ impl Story {
 
     /// Pays, and the outcome stays unclear.
     fn doubts(&mut self, number: u8, disk: &mut WrittenJournal) {
+        self.pays(number, disk);
+        self.when(Input::Answer(PurchaseId(number.into()), Outcome::InDoubt));
+    }
+
+    fn pays(&mut self, number: u8, disk: &mut WrittenJournal) {
         let (seq, records) = written(&self.buys(number));
         disk.write(&records);
         let effects = self.when(Input::Durable(seq));
         assert!(matches!(effects.as_slice(), [Effect::Grant(..)]), "{effects:?}");
-        self.when(Input::Answer(PurchaseId(number.into()), Outcome::InDoubt));
+    }
+
+    /// Pays, and gets the response.
+    fn is_served(&mut self, number: u8, disk: &mut WrittenJournal) -> Vec<Record> {
+        self.pays(number, disk);
+        assert_eq!(self.when(Input::Answer(PurchaseId(number.into()), Outcome::Accepted)), []);
+        let (seq, records) = written(&self.when(Input::Delivered([number; 32])));
+        disk.write(&records);
+        self.when(Input::Durable(seq));
+        records
+    }
+
+    /// The served payments that the chain is asked about, and whether they have expired.
+    fn asks(&self) -> Vec<(u8, bool)> {
+        let asked = self.engine.served(1, 10, |_, _| true);
+        asked.iter().map(|asked| (asked.nonce[0], asked.has_expired)).collect()
     }
 
     fn shown(&mut self, number: u8, is_used: bool, block_time: u64) -> Vec<Effect> {
@@ -265,6 +298,110 @@ fn what_was_never_sent_is_freed_once() {
     let (_, records) = written(&story.buys(2));
     disk.write(&records);
     assert_eq!((disk.open.len(), Story::of(&disk).spent()), (1, 1));
+}
+
+#[test]
+fn what_stays_unclear_is_told_once() {
+    let mut disk = WrittenJournal::default();
+    let mut story = Story::of(&disk);
+    story.doubts(1, &mut disk);
+    story.doubts(2, &mut disk);
+    story.shown(2, true, 0);
+    let asked = DRAWN + 100 + AuthorizationLimits::default().ask_chain_for.as_secs();
+    story.at(asked - 1);
+    assert_eq!((story.engine.doubts(1).len(), story.engine.take_given_up(1)), (1, vec![]));
+    story.at(asked);
+    assert_eq!((story.engine.doubts(1), story.engine.take_given_up(2)), (vec![], vec![]));
+    let told = story.engine.take_given_up(1);
+    assert_eq!((told.len(), told[0].valid_before, &*told[0].host), (1, DRAWN + 100, "bob.example"));
+    assert_eq!((story.engine.take_given_up(1), story.spent()), (vec![], 2), "it stays spent");
+}
+
+#[test]
+fn the_chain_confirms_what_was_served() {
+    let mut disk = WrittenJournal::default();
+    let mut story = Story::of(&disk);
+    assert_eq!(story.is_served(1, &mut disk), [Record::AuthorizationServed([1; 32])]);
+    assert_eq!((story.engine.doubts(1), story.asks(), story.spent()), (Vec::new(), vec![(1, false)], 1));
+    assert_eq!(story.engine.served(2, 10, |_, _| true), [], "another chain");
+    assert_eq!(story.engine.served(1, 10, |_, has_expired| has_expired), []);
+    assert_eq!(story.shown(1, false, DRAWN + 50), [], "the seller has time");
+    // After a restart, it is still no doubt, and no later request continues it.
+    let mut story = Story::of(&disk);
+    assert_eq!((story.engine.doubts(1), story.asks(), story.spent()), (Vec::new(), vec![(1, false)], 1));
+    assert!(!story.engine.has_purchases_in_doubt() && story.engine.holds(story.now).is_empty());
+    let (_, records) = written(&story.shown(1, true, 0));
+    assert_eq!(records, [Record::AuthorizationConfirmed([1; 32])]);
+    disk.write(&records);
+    story.at(DRAWN + 300);
+    assert_eq!(
+        (story.shown(1, false, DRAWN + 300), story.asks(), story.spent()),
+        (Vec::new(), Vec::new(), 1)
+    );
+    assert!(disk.open.is_empty());
+}
+
+#[test]
+fn what_was_served_and_never_taken_is_free_again_once_it_has_expired() {
+    let mut disk = WrittenJournal::default();
+    let mut story = Story::of(&disk);
+    story.is_served(1, &mut disk);
+    story.is_served(2, &mut disk);
+    assert!(matches!(story.buys(3).as_slice(), [Effect::Refuse(_, Refusal::OverBudget(_))]));
+    // A block from the future, one in which it could still be used, and a wall clock that was set forward.
+    assert_eq!(story.shown(1, false, DRAWN + 200), []);
+    story.at(DRAWN + 101);
+    assert_eq!(story.shown(1, false, DRAWN + 100), []);
+    story.engine.set_authorization_time(AuthorizationTime { wall: DRAWN + 101, running: 99 });
+    assert_eq!(story.shown(1, false, DRAWN + 101), []);
+    assert_eq!((story.spent(), story.asks()), (2, vec![(1, false), (2, false)]));
+    story.at(DRAWN + 101);
+    assert_eq!(story.asks(), [(1, true), (2, true)]);
+    let (_, frees) = written(&story.shown(1, false, DRAWN + 101));
+    assert!(frees.iter().any(is_unused), "{frees:?}");
+    assert_eq!((story.spent(), story.shown(1, false, DRAWN + 101)), (1, Vec::new()));
+    let (_, spends) = written(&story.buys(3));
+    // The write that spends the money again has its end, too, in case that the other one is lost.
+    disk.write(&spends);
+    let mut story = Story::of(&disk);
+    story.at(DRAWN + 101);
+    assert_eq!((story.spent(), story.asks()), (2, vec![(2, true)]));
+}
+
+#[test]
+fn few_served_payments_are_remembered_and_none_if_none_is_asked_about() {
+    let mut disk = WrittenJournal::default();
+    let few = AuthorizationLimits { open: 1, ..AuthorizationLimits::default() };
+    let mut story = Story::with(&disk, few);
+    story.is_served(1, &mut disk);
+    let records = story.is_served(2, &mut disk);
+    assert_eq!(
+        records,
+        [Record::AuthorizationServed([2; 32]), Record::AuthorizationEnded([1; 32])],
+        "the oldest gives way"
+    );
+    assert_eq!((story.asks(), disk.open.len()), (vec![(2, false)], 1));
+    let none = AuthorizationLimits { served_checks: 0, ..AuthorizationLimits::default() };
+    let mut disk = WrittenJournal { budgets: BTreeMap::new(), ..disk };
+    let mut story = Story::with(&disk, none);
+    let records = story.is_served(3, &mut disk);
+    assert_eq!(records, [Record::AuthorizationEnded([3; 32]), Record::AuthorizationEnded([2; 32])]);
+    assert_eq!((story.asks(), disk.open.len()), (Vec::new(), 0));
+    // Nor is a chain without a node, or one that has been asked for long enough.
+    let mut story = Story::of(&WrittenJournal::default());
+    let mut disk = WrittenJournal::default();
+    story.is_served(4, &mut disk);
+    let day = AuthorizationLimits::default().ask_chain_for.as_secs();
+    story.at(DRAWN + 100 + day);
+    story.pays(5, &mut disk);
+    story.when(Input::Answer(PurchaseId(5), Outcome::Accepted));
+    let (_, records) = written(&story.when(Input::Delivered([5; 32])));
+    assert_eq!(records, [Record::AuthorizationServed([5; 32]), Record::AuthorizationEnded([4; 32])]);
+    let mut story = Story::of(&WrittenJournal::default());
+    story.is_served(6, &mut disk);
+    story.engine.set_chains(BTreeSet::new());
+    let records = story.is_served(7, &mut disk);
+    assert_eq!(records, [Record::AuthorizationEnded([7; 32]), Record::AuthorizationEnded([6; 32])]);
 }
 
 #[test]
