@@ -456,7 +456,7 @@ impl Payments {
         let input = if offer.is_one_shot() {
             let mut nonce = [0; 32];
             OsRng.fill_bytes(&mut nonce);
-            purchase.hold(nonce, offer.terms());
+            purchase.hold(nonce, &offer);
             Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce, key, occasion }
         } else {
             Input::Demand { purchase: id, offer, limit, deadline }

@@ -21,7 +21,7 @@ use crate::chain::signer::NotSigned;
 use crate::protocol::engine::{HostName, Input, Occasion, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Payer, Receipt};
-use crate::protocol::{Channel, Draft, Offer, Refusal, Signature, Terms};
+use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
 
 /// A signed payment and its channel, leased to one client request.
 ///
@@ -208,9 +208,9 @@ impl PurchaseGuard {
         }
     }
 
-    /// The journal is about to record a one-shot authorization with this nonce.
-    pub(super) fn hold(&mut self, nonce: [u8; 32], terms: Terms) {
-        self.ledger.hold(nonce, terms);
+    /// The journal is about to record a one-shot authorization with this nonce for the offer.
+    pub(super) fn hold(&mut self, nonce: [u8; 32], offer: &Offer) {
+        self.ledger.hold(nonce, offer);
     }
 
     /// Waits for the engine's decision, and signs the payment that it grants. `earlier` is the one before it, which an

@@ -255,6 +255,42 @@ async fn an_offer_is_paid_in_both_versions_without_a_chain() {
 }
 
 #[tokio::test]
+async fn a_signed_offer_is_a_claim_in_the_first_row_of_its_payment() {
+    let signed = json!({"format": "jws", "acceptIndex": 0, "signature": "e30.e30.aa"});
+    let extensions = json!({"offer-receipt": {"info": {"offers": [signed]}}});
+    let offers = json!({"x402Version": 2, "accepts": [V2.entry(PRICE)], "extensions": extensions});
+    let seller = Mallory::spawn(move |presented| match V2.payment(presented) {
+        Some(_) => V2.served(),
+        None => Answer::new(StatusCode::PAYMENT_REQUIRED, "{}")
+            .header(&HeaderName::from_static("payment-required"), STANDARD.encode(offers.to_string())),
+    })
+    .await;
+    let (alice, proxy) = alice("send_ahead = false\n").await;
+    for query in ["", "?key=hush"] {
+        let url = format!("http://localhost:{}/goods{query}", seller.address().port());
+        let got = ask(proxy.address, Request::get(url).body(empty()).unwrap()).await;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    }
+    proxy.stop().await;
+    let rows = ledger::rows(&alice);
+    let offers: Vec<(LedgerState, &str)> = rows.iter().map(|row| (row.state, row.offer.as_str())).collect();
+    // What is signed names the URL: with a query, it is not kept.
+    let (held, paid) = (LedgerState::Held, LedgerState::Paid);
+    assert_eq!(
+        offers[0],
+        (held, r#"{"acceptIndex":0,"format":"jws","signature":"e30.e30.aa"}"#),
+        "{rows:#?}"
+    );
+    assert!(offers[1..].iter().all(|(_, offer)| offer.is_empty()), "{rows:#?}");
+    assert_eq!(offers.iter().filter(|(state, _)| *state == paid).count(), 2, "{rows:#?}");
+    let shown = ledger::shown::printed(&alice, &["--csv"]).await;
+    assert!(shown.lines().nth(1).unwrap().contains(r#""{""acceptIndex"":0,"#), "{shown}");
+    let shown = ledger::shown::printed(&alice, &[]).await;
+    assert!(shown.lines().nth(1).unwrap().contains("  held   signed offer  "), "{shown}");
+    assert!(ledger::shown::printed(&alice, &["verify"]).await.contains("is unchanged"));
+}
+
+#[tokio::test]
 async fn identical_requests_at_once_are_separate_purchases() {
     let chain = Chain::default();
     let seller = Mallory::spawn(honest(V2, &chain)).await;

@@ -23,6 +23,8 @@ pub(in crate::payments) struct PaymentEvent {
     pub(super) nonce: Option<[u8; 32]>,
     /// An earlier request has begun the payment with this nonce, under a number that the journal knows.
     pub(super) is_joined: bool,
+    /// What the seller has signed of its offer.
+    pub(super) offer: Option<Arc<str>>,
     /// What the seller stated about the payment.
     pub(super) receipt: Cow<'static, str>,
 }

@@ -9,7 +9,7 @@ use super::request::PaidRequest;
 use super::row::LedgerState;
 use crate::payments::clock::unix_millis;
 use crate::protocol::schemes::Receipt;
-use crate::protocol::{Amount, Draft, Terms};
+use crate::protocol::{Amount, Draft, Offer, Terms};
 
 /// Reports the payments of one client request to the ledger.
 #[derive(Debug)]
@@ -39,10 +39,12 @@ impl LedgerGuard {
         Self { queue, request: Arc::new(request), held: None, sent: None, receipt: Cow::default() }
     }
 
-    /// The journal is about to record a one-shot authorization with this nonce.
-    pub(in crate::payments) fn hold(&mut self, nonce: [u8; 32], terms: Terms) {
-        let held = self.event(self.queue.next_payment(), LedgerState::Held, terms);
-        let held = PaymentEvent { nonce: Some(nonce), ..held };
+    /// The journal is about to record a one-shot authorization with this nonce for the offer.
+    pub(in crate::payments) fn hold(&mut self, nonce: [u8; 32], offer: &Offer) {
+        let held = self.event(self.queue.next_payment(), LedgerState::Held, offer.terms());
+        // What is signed names the URL.
+        let signed = if self.request.has_query { None } else { offer.statement() };
+        let held = PaymentEvent { nonce: Some(nonce), offer: signed.map(Into::into), ..held };
         self.queue.expect(nonce, held.clone());
         self.held = Some(held);
     }
@@ -174,6 +176,7 @@ impl LedgerGuard {
             channel: None,
             nonce: None,
             is_joined: false,
+            offer: None,
             receipt: Cow::default(),
         }
     }

@@ -19,6 +19,8 @@ pub struct PaidRequest {
     pub host: Arc<str>,
     /// The path, without query. The ledger keeps what of it is not a token.
     pub path: Box<str>,
+    /// Whether its URL has a query, which the ledger does not keep.
+    pub has_query: bool,
     /// The client that sent it, if it has a name.
     pub client: Option<Arc<ProxyClient>>,
     /// The host pattern of the rule that allows the payment.
@@ -48,6 +50,7 @@ impl PaidRequest {
             method,
             host: host(url).into(),
             path: url.path().into(),
+            has_query: url.query().is_some(),
             client,
             rule,
             budgets,

@@ -727,6 +727,7 @@ impl OpenedLedger {
             total: event.channel.map(|(_, total)| total),
             nonce: event.nonce.map(hex::encode).unwrap_or_default(),
             receipt: event.receipt.clone().into_owned(),
+            offer: event.offer.as_deref().unwrap_or_default().to_owned(),
             ..blank(event.state, event.payment)
         }
     }

@@ -269,6 +269,18 @@ impl Offer {
         }
     }
 
+    /// What the seller has signed of the offer, for the records: nothing proves it. It may name the URL of the request with its
+    /// query.
+    #[must_use]
+    pub fn statement(&self) -> Option<String> {
+        match self {
+            Self::X402(offer) => offer.statement(),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
+        }
+    }
+
     /// The part of the offer that holds for the next request too: without what the seller stated of one payment.
     #[must_use]
     pub fn as_quote(&self) -> Self {

@@ -218,7 +218,12 @@ impl ExactOffer {
     /// What holds for the next request, too.
     pub(super) fn as_quote(&self) -> Self {
         let (requirement, error) = (self.requirement.clone(), StatedError::NoPayment);
-        Self { requirement, error, date: None, has_sign_in: self.has_sign_in }
+        Self { requirement, error, date: None, has_sign_in: self.has_sign_in, signed: None }
+    }
+
+    /// What the seller has signed of it, as JSON in printable ASCII.
+    pub(super) fn statement(&self) -> Option<String> {
+        self.signed.as_deref().map(|signed| safe_text(signed, receipt::LONGEST_STATEMENT))
     }
 
     /// The contract that takes the signature of a payment.

@@ -11,6 +11,7 @@ use super::encoding::decode;
 use super::headers::PAYMENT_REQUIRED;
 use super::malformed::MalformedExactOffer;
 use super::network::chain_id;
+use super::receipt::LONGEST_STATEMENT;
 use super::stated_error::StatedError;
 use crate::protocol::asset::AssetId;
 use crate::protocol::safe_text::safe_text;
@@ -59,6 +60,8 @@ pub struct ExactOffer {
     pub date: Option<u64>,
     /// Whether the seller lets a payer sign in for what it has bought.
     pub has_sign_in: bool,
+    /// The same offer as the seller has signed it (the extension `offer-receipt`), in JSON as it came; unchecked.
+    pub signed: Option<Box<str>>,
 }
 
 /// What a seller requires.
@@ -123,6 +126,8 @@ struct Extensions<'a> {
     identifier: Option<&'a RawValue>,
     #[serde(borrow, rename = "sign-in-with-x")]
     sign_in: Option<&'a RawValue>,
+    #[serde(borrow, rename = "offer-receipt")]
+    signed: Option<&'a RawValue>,
 }
 
 /// One of them.
@@ -194,9 +199,10 @@ fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersR
     let extensions = answer.extensions.map_or("{}", RawValue::get);
     let extensions = serde_json::from_str::<Extensions<'_>>(extensions).unwrap_or_default();
     let identifier = extensions.identifier.map(RawValue::get);
+    let signed = extensions.signed.map(SignedOffers::read);
     let resource = answer.resource.filter(|_| extensions.sign_in.is_some()).and_then(without_query);
     let (mut offers, mut others) = (Vec::new(), Vec::new());
-    for entry in entries {
+    for (index, entry) in entries.iter().enumerate() {
         match requirement(entry.get(), version, identifier) {
             Ok(requirement) => {
                 let requirement = Requirement { resource: resource.clone(), ..requirement };
@@ -206,6 +212,7 @@ fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersR
                     error,
                     date,
                     has_sign_in: extensions.sign_in.is_some(),
+                    signed: signed.as_ref().and_then(|signed| signed.of(index)),
                 });
             }
             Err(why) => others.push(why),
@@ -283,6 +290,46 @@ pub(super) fn requirement(
         identifier: identifier.map(Into::into),
         resource: None,
     })
+}
+
+/// The offers that a seller has signed, in JSON, each with the index of its entry.
+struct SignedOffers<'a>(Vec<(Option<usize>, &'a RawValue)>);
+
+impl<'a> SignedOffers<'a> {
+    /// Those of the extension; none if it cannot be read.
+    fn read(extension: &'a RawValue) -> Self {
+        #[derive(Deserialize)]
+        struct Extension<'a> {
+            #[serde(borrow)]
+            info: SignedList<'a>,
+        }
+        #[derive(Deserialize)]
+        struct SignedList<'a> {
+            #[serde(borrow)]
+            offers: Vec<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Marked {
+            #[serde(rename = "acceptIndex")]
+            index: Option<usize>,
+        }
+        let extension = serde_json::from_str::<Extension<'_>>(extension.get());
+        let offers = extension.map_or_else(|_| Vec::new(), |extension| extension.info.offers);
+        let indexed = offers.into_iter().take(MOST_OFFERS).filter_map(|offer| {
+            let Marked { index } = serde_json::from_str(offer.get()).ok()?;
+            Some((index, offer))
+        });
+        Self(indexed.collect())
+    }
+
+    /// That of the entry with this index or, if there is only one, without any. A larger one than a receipt may be is left out.
+    fn of(&self, entry: usize) -> Option<Box<str>> {
+        let (_, signed) = self.0.iter().find(|(index, _)| match index {
+            Some(index) => *index == entry,
+            None => self.0.len() == 1,
+        })?;
+        (signed.get().len() <= LONGEST_STATEMENT).then(|| signed.get().into())
+    }
 }
 
 /// A resource with its URL only, and that without query and fragment: sellers remember a payer by the path.

@@ -9,7 +9,7 @@ use super::headers::{PAYMENT_RESPONSE, X_PAYMENT_RESPONSE};
 use crate::protocol::safe_text::safe_text;
 
 /// The longest statement that is kept, in bytes: a signed receipt has about 600.
-const LONGEST_STATEMENT: usize = 2 * 1024;
+pub(super) const LONGEST_STATEMENT: usize = 2 * 1024;
 /// How much is kept of a member of a longer one, in characters: a transaction has 66.
 const LONGEST_MEMBER: usize = 100;
 

@@ -60,6 +60,46 @@ fn known(symbol: &str, network: &str) -> KnownAsset {
     well_known().into_iter().find(|known| known.symbol == symbol && known.network == network).unwrap()
 }
 
+#[test]
+fn a_signed_offer_is_kept_as_it_came_and_only_if_it_is_that_of_the_offer() {
+    let other = with(json!({"amount": "2000"}));
+    let long = "x".repeat(2048);
+    let jws = |more: Value| {
+        let mut signed = json!({"format": "jws", "signature": "e30.e30.aa"});
+        signed.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        signed
+    };
+    let first = r#"{"acceptIndex":0,"format":"jws","signature":"e30.e30.aa"}"#;
+    let second = r#"{"acceptIndex":1,"format":"jws","signature":"e30.e30.aa"}"#;
+    let alone = r#"{"format":"jws","signature":"e30.e30.aa"}"#;
+    for (signed, expected) in [
+        (
+            json!([jws(json!({"acceptIndex": 1})), jws(json!({"acceptIndex": 0}))]),
+            [Some(first), Some(second)],
+        ),
+        (json!([jws(json!({"acceptIndex": 1}))]), [None, Some(second)]),
+        (json!([jws(json!({}))]), [Some(alone); 2]),
+        (json!([jws(json!({})), jws(json!({}))]), [None; 2]),
+        (json!([jws(json!({"acceptIndex": "0"})), jws(json!({"acceptIndex": 1}))]), [None, Some(second)]),
+        (json!([jws(json!({"acceptIndex": 0, "more": long}))]), [None; 2]),
+        (json!([jws(json!({"acceptIndex": 100}))]), [None; 2]),
+        (json!("many"), [None; 2]),
+    ] {
+        let extensions = json!({"offer-receipt": {"info": {"offers": signed}}});
+        let asked = json!({"x402Version": 2, "accepts": [offer(), other], "extensions": extensions});
+        let offers = read(&in_header(&asked), None).unwrap().unwrap();
+        let kept: Vec<_> = offers.iter().map(ExactOffer::statement).collect();
+        assert_eq!(kept, expected.map(|kept| kept.map(str::to_owned)), "{signed}");
+        assert_eq!(offers[0].as_quote().statement(), None, "it is that of one request");
+    }
+    let hidden = json!([{"signature": "\u{1b}[2J\u{202e}"}]);
+    let extensions = json!({"offer-receipt": {"info": {"offers": hidden}}});
+    let asked = json!({"x402Version": 2, "accepts": [offer()], "extensions": extensions});
+    let offers = read(&in_header(&asked), None).unwrap().unwrap();
+    let shown = offers[0].statement().unwrap();
+    assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{shown}");
+}
+
 /// The selector and the layout of `authorizationState(address,bytes32)` are those of EIP-3009.
 #[test]
 fn the_token_tells_whether_a_payment_was_used() {
