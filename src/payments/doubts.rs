@@ -183,6 +183,10 @@ impl SharedEngine {
     /// Tells the engine what a node has answered about a payment.
     fn show_usage(&self, nonce: [u8; 32], is_used: bool, block: &ConfirmedBlock) {
         failpoint::point("usage known");
+        let was_open = self.lock().engine.has_open_authorization(&nonce);
         self.submit(Input::UsageShown { nonce, is_used, block_time: block.timestamp });
+        if !is_used && was_open && !self.lock().engine.has_open_authorization(&nonce) {
+            self.freed.insert(nonce);
+        }
     }
 }

@@ -485,10 +485,9 @@ impl Payments {
     /// What was paid to whom since the service was started; also available after it has stopped.
     #[must_use]
     pub fn report(&self) -> SpendingReport {
-        SpendingReport {
-            from: self.engine.payer.get().and_then(Wallet::account),
-            ..lock(&self.spending).report()
-        }
+        let mut spending = lock(&self.spending);
+        spending.free(&self.engine.freed);
+        SpendingReport { from: self.engine.payer.get().and_then(Wallet::account), ..spending.report() }
     }
 
     /// An account for the run of the `tollpass run` process `root`, within the run `parent`: it counts what is paid for its

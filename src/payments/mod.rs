@@ -13,6 +13,7 @@ mod closing_signatures;
 mod consultant;
 mod doubts;
 mod error;
+mod freed;
 mod handle;
 pub mod journal;
 mod kept_signatures;

@@ -149,7 +149,9 @@ impl RunAccount {
 
     /// What was paid for it.
     pub(super) fn report(&self) -> SpendingReport {
-        lock(&self.spending).report()
+        let mut spending = lock(&self.spending);
+        spending.free(&self.engine.freed);
+        spending.report()
     }
 
     pub(super) fn spending(&self) -> &Arc<Mutex<SpendingTotals>> {

@@ -12,6 +12,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, SetOnce, mpsc, oneshot};
 
 use super::clock::{BudgetClock, authorization_time};
+use super::freed::FreedAuthorizations;
 use super::kept_signatures::KeptSignatures;
 use super::payer::Wallet;
 use crate::mutex::lock;
@@ -43,6 +44,8 @@ pub(super) struct SharedEngine {
     pub payer: SetOnce<Wallet>,
     /// What an external signer signed of authorizations.
     pub signatures: KeptSignatures,
+    /// Authorizations that a chain has shown to be unused.
+    pub freed: FreedAuthorizations,
 }
 
 /// The state behind the lock.
@@ -88,6 +91,7 @@ impl SharedEngine {
             notices,
             payer: SetOnce::new(),
             signatures: KeptSignatures::default(),
+            freed: FreedAuthorizations::default(),
         }
     }
 
@@ -112,10 +116,6 @@ impl SharedEngine {
         inner.engine.doubts(chain)
     }
 
-    /// Everything that is held now, by reason.
-    pub(super) fn holds(&self) -> Vec<OpenHold> {
-        let (mut inner, now) = (self.lock(), Instant::now());
-        inner.set_time(&self.clock, now);
     /// The authorizations that a chain is no longer asked about, although it has not answered; each once.
     pub(super) fn take_given_up(&self, chain: u64) -> Vec<UnclearAuthorization> {
         self.lock().engine.take_given_up(chain)
@@ -131,6 +131,10 @@ impl SharedEngine {
         self.lock().engine.served(chain, most, is_due)
     }
 
+    /// Everything that is held now, by reason.
+    pub(super) fn holds(&self) -> Vec<OpenHold> {
+        let (mut inner, now) = (self.lock(), Instant::now());
+        inner.set_time(&self.clock, now);
         inner.engine.holds(now)
     }
 

@@ -84,7 +84,10 @@ impl PaymentGuard {
     fn new(totals: Arc<Mutex<SpendingTotals>>, host: Arc<str>, draft: &Draft) -> Self {
         match draft.on_channel() {
             Some(draft) => Self::Channel(ChannelGuard::new(totals, host, draft.channel.receiver)),
-            None => Self::OneShot(OneShotGuard::new(totals, host, draft.payee(), draft.price())),
+            None => {
+                let paid = (draft.payee(), draft.price());
+                Self::OneShot(OneShotGuard::new(totals, host, paid, draft.nonce().unwrap_or_default()))
+            }
         }
     }
 

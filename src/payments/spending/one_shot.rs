@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::totals::{Delivery, SpendingTotals};
+use super::totals::{Delivery, DoubtfulAuthorization, SpendingTotals};
 use crate::mutex::lock;
 use crate::payments::report::Tally;
 use crate::protocol::{Address, Money};
@@ -14,6 +14,8 @@ pub(in crate::payments) struct OneShotGuard {
     host: Arc<str>,
     payee: Address,
     price: Money,
+    /// What makes the authorization unique.
+    nonce: [u8; 32],
     state: PresentedState,
 }
 
@@ -31,10 +33,10 @@ impl OneShotGuard {
     pub(super) fn new(
         totals: Arc<Mutex<SpendingTotals>>,
         host: Arc<str>,
-        payee: Address,
-        price: Money,
+        (payee, price): (Address, Money),
+        nonce: [u8; 32],
     ) -> Self {
-        Self { totals, host, payee, price, state: PresentedState::Never }
+        Self { totals, host, payee, price, nonce, state: PresentedState::Never }
     }
 
     pub(super) fn begin(&mut self) {
@@ -69,16 +71,19 @@ impl OneShotGuard {
                 let spent = totals.spent(&self.price.asset, &self.host, self.payee);
                 spent.paid = spent.paid.plus(&price);
             }
-            _ => {
-                let spent = totals.spent(&self.price.asset, &self.host, self.payee);
-                spent.unclear = spent.unclear.plus(&price);
-            }
+            _ => totals.doubt_authorization(DoubtfulAuthorization {
+                nonce: self.nonce,
+                host: Arc::clone(&self.host),
+                payee: self.payee,
+                price: self.price.clone(),
+            }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::payments::freed::FreedAuthorizations;
     use crate::payments::report::Spending;
     use crate::payments::spending::one_shot::*;
     use crate::protocol::AssetId;
@@ -90,7 +95,7 @@ mod tests {
         let totals = Arc::new(Mutex::new(SpendingTotals::new(9, 7)));
         let price = Money { amount: 5.into(), asset: AssetId::token("test:local", "TEST") };
 
-        steps(&mut OneShotGuard::new(Arc::clone(&totals), "b.example:81".into(), BOB, price));
+        steps(&mut OneShotGuard::new(Arc::clone(&totals), "b.example:81".into(), (BOB, price), [1; 32]));
         let report = lock(&totals).report();
         assert_eq!(report.total(), Spending::default(), "none of it is the channels' token");
         let asset = report.other_assets.first()?;
@@ -98,6 +103,31 @@ mod tests {
         assert_eq!(asset.under_way, Tally::default());
         assert_eq!((asset.payees.len(), asset.payees[0].host.as_str()), (1, "b.example:81"));
         Some((asset.payees[0].spent.paid, asset.payees[0].spent.unclear))
+    }
+
+    #[test]
+    fn what_the_chain_has_freed_is_not_unclear_any_more() {
+        let totals = Arc::new(Mutex::new(SpendingTotals::new(9, 7)));
+        let price = Money { amount: 5.into(), asset: AssetId::token("test:local", "TEST") };
+        for (nonce, how) in [(1, Delivery::InDoubt), (2, Delivery::InDoubt), (3, Delivery::Accepted)] {
+            let paid = (BOB, price.clone());
+            let mut guard = OneShotGuard::new(Arc::clone(&totals), "b.example".into(), paid, [nonce; 32]);
+            guard.begin();
+            guard.end(how);
+        }
+        let freed = FreedAuthorizations::default();
+        let mut totals = lock(&totals);
+        let unclear = |totals: &mut SpendingTotals| {
+            totals.free(&freed);
+            let spent = totals.report().other_assets[0].total();
+            (spent.paid.requests, spent.unclear)
+        };
+        assert_eq!(unclear(&mut totals), (1, Tally { requests: 2, amount: 10.into() }));
+        freed.insert([1; 32]);
+        freed.insert([7; 32]);
+        for _ in 0..2 {
+            assert_eq!(unclear(&mut totals), (1, Tally::of(5.into())), "once");
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::payments::freed::FreedAuthorizations;
 use crate::payments::report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally, sort};
-use crate::protocol::asset::{AssetId, Token};
+use crate::protocol::asset::{AssetId, Money, Token};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Address, Amount, ChannelId};
 
 /// How many payments in doubt are remembered per channel, so that a later payment can confirm them. More stay in doubt.
 pub(super) const DOUBTS: usize = 64;
+/// How many authorizations in doubt are remembered, so that a chain can free them. More stay in doubt.
+const MOST_AUTHORIZATIONS: usize = 4096;
 
 /// How the payment of a lease ended.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,8 @@ pub(in crate::payments) struct SpendingTotals {
     assets: BTreeMap<AssetId, AssetTotals>,
     /// What the seller of each channel was presented since the start.
     pub(super) channels: HashMap<ChannelId, PresentedTotals>,
+    /// Authorizations in doubt, the oldest first.
+    authorizations: Vec<DoubtfulAuthorization>,
 }
 
 /// The counters of one asset.
@@ -64,6 +69,15 @@ pub(super) struct PresentedTotals {
     pub(super) highest: Amount,
     /// Payments that may have been taken.
     pub(super) doubts: Vec<DoubtfulPayment>,
+}
+
+/// An authorization that the seller may have taken, and what it counts for.
+#[derive(Debug)]
+pub(super) struct DoubtfulAuthorization {
+    pub(super) nonce: [u8; 32],
+    pub(super) host: Arc<str>,
+    pub(super) payee: Address,
+    pub(super) price: Money,
 }
 
 /// A payment that the seller may have taken, and the host it counts for.
@@ -103,7 +117,8 @@ impl Increase {
 impl SpendingTotals {
     /// Counts up to `most` payees separately; `since` is in milliseconds since 1970.
     pub(in crate::payments) fn new(most: usize, since: u64) -> Self {
-        Self { since, most, count: 0, assets: BTreeMap::new(), channels: HashMap::new() }
+        let (assets, channels, authorizations) = (BTreeMap::new(), HashMap::new(), Vec::new());
+        Self { since, most, count: 0, assets, channels, authorizations }
     }
 
     pub(in crate::payments) fn report(&self) -> SpendingReport {
@@ -150,6 +165,27 @@ impl SpendingTotals {
         }
         if let Some(begun) = begun {
             *under_way = under_way.plus(&Tally::of(begun));
+        }
+    }
+
+    /// Counts an authorization in doubt.
+    pub(super) fn doubt_authorization(&mut self, doubt: DoubtfulAuthorization) {
+        let spent = self.spent(&doubt.price.asset, &doubt.host, doubt.payee);
+        spent.unclear = spent.unclear.plus(&Tally::of(doubt.price.amount));
+        if self.authorizations.len() == MOST_AUTHORIZATIONS {
+            self.authorizations.remove(0);
+        }
+        self.authorizations.push(doubt);
+    }
+
+    /// Counts those no more that a chain has shown to be unused.
+    pub(in crate::payments) fn free(&mut self, freed: &FreedAuthorizations) {
+        let freed = freed.among(self.authorizations.iter().map(|doubt| doubt.nonce));
+        let is_freed = |doubt: &mut DoubtfulAuthorization| freed.contains(&doubt.nonce);
+        let freed: Vec<_> = self.authorizations.extract_if(.., is_freed).collect();
+        for DoubtfulAuthorization { host, payee, price, .. } in freed {
+            let spent = self.spent(&price.asset, &host, payee);
+            spent.unclear = spent.unclear.minus(&Tally::of(price.amount));
         }
     }
 

@@ -246,8 +246,11 @@ async fn what_was_never_settled_is_free_again_once_it_has_expired_and_the_purcha
     assert!(holds[0].until.contains("by the chain eip155:31337"), "{holds:?}");
     // Blocks of the future end nothing.
     scene.market.mine(60).await;
+    let unclear = || proxy.payments.report().other_assets[0].total().unclear.requests;
+    assert_eq!(unclear(), 1);
     scene.mine_until(&alice, has(LedgerState::Expired)).await;
     assert_eq!((spent(&proxy), proxy.payments.holds().len()), (0, 0));
+    assert!(proxy.payments.report().other_assets.is_empty(), "{:?}", proxy.payments.report());
     let got = post(proxy.address, &seller, "/goods").await;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");
     assert_eq!((nonces_of(&seller), spent(&proxy)), (2, 1));
