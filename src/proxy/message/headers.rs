@@ -45,9 +45,12 @@ const END_TO_END: [HeaderName; 14] = [
 /// `Transfer-Encoding` is removed, too, because each side frames its messages itself. `Trailer` stays unless it is
 /// nominated, because trailers are forwarded.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        remove_nominated(headers);
+    // Most messages have none. One look at each header that there is costs less than a search for each that there may be.
+    let is_one_hop = |name: &HeaderName| *name == header::CONNECTION || ONE_HOP.contains(name);
+    if !headers.keys().any(is_one_hop) {
+        return;
     }
+    remove_nominated(headers);
     for name in ONE_HOP {
         headers.remove(name);
     }
