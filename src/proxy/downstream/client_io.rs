@@ -21,6 +21,8 @@ use crate::proxy::settings::ProxySettings;
 
 /// Bytes to discard at a time.
 const SWEEP: usize = 16 * 1024;
+/// Stands for no wait.
+const NO_WAIT: u64 = 0;
 /// The first byte of a TLS handshake, which no request begins with.
 pub(crate) const HANDSHAKE: u8 = 22;
 
@@ -53,6 +55,9 @@ pub(crate) struct ConnState {
     moves: AtomicU64,
     /// Odd while waiting for a head, even during a request; increases with each change.
     turn: AtomicU64,
+    /// When the wait for a head ends, in nanoseconds after `opened`, or `NO_WAIT`.
+    awaited_until: AtomicU64,
+    opened: Opened,
     /// Whether the first byte of the awaited head has been read.
     is_heard: AtomicBool,
     /// Whether the first byte of all began a TLS handshake.
@@ -60,6 +65,16 @@ pub(crate) struct ConnState {
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
     waker: AtomicWaker,
+}
+
+/// When a connection was opened.
+#[derive(Debug)]
+struct Opened(Instant);
+
+impl Default for Opened {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 /// A connection that records its activity.
@@ -206,6 +221,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
 }
 
 impl ConnState {
+    /// Sets when the wait for a head ends.
+    fn await_until(&self, deadline: Instant) {
+        let after = deadline.saturating_duration_since(self.opened.0).as_nanos();
+        self.awaited_until.store(u64::try_from(after).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// When the wait for a head ends, if there is one.
+    fn awaited_until(&self) -> Option<Instant> {
+        let after = self.awaited_until.load(Ordering::Relaxed);
+        (after != NO_WAIT).then(|| self.opened.0 + Duration::from_nanos(after))
+    }
+
     // One task drives a connection, so a load and a store need not be atomic together.
     fn moved(&self) {
         self.moves.store(self.moves.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -227,6 +254,7 @@ impl ConnState {
     fn begin(&self, awaited: u64) {
         if self.turn.load(Ordering::Relaxed) == awaited {
             self.turn.store(awaited.wrapping_add(1), Ordering::Relaxed);
+            self.awaited_until.store(NO_WAIT, Ordering::Relaxed);
         }
     }
 
@@ -294,7 +322,8 @@ impl Hash for ConnectionId {
 }
 
 /// The timer of hyper's header timeout: waits for the keep-alive timeout until the first byte of a head, and for
-/// `head_timeout` from then on.
+/// `head_timeout` from then on. The connection's [`StallTimer`] wakes its task at the end: a timer of its own would be armed
+/// and disarmed with each request.
 #[derive(Debug)]
 pub(crate) struct HeaderTimer {
     pub(crate) state: Arc<ConnState>,
@@ -309,15 +338,15 @@ impl rt::Timer for HeaderTimer {
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
         self.state.is_heard.store(false, Ordering::Relaxed);
         let turn = self.state.await_header();
-        let sleep = Box::pin(sleep_until(deadline.into()));
+        self.state.await_until(deadline);
         let (state, head_timeout) = (Arc::clone(&self.state), self.head_timeout);
-        Box::pin(HeaderWait { sleep, state, turn, head_timeout, is_begun: false })
+        Box::pin(HeaderWait { deadline, state, turn, head_timeout, is_begun: false })
     }
 }
 
 /// The wait for one head; hyper drops it when the head has been read.
 struct HeaderWait {
-    sleep: Pin<Box<Sleep>>,
+    deadline: Instant,
     state: Arc<ConnState>,
     turn: u64,
     head_timeout: Duration,
@@ -329,13 +358,14 @@ impl rt::Sleep for HeaderWait {}
 impl Future for HeaderWait {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
         if !self.is_begun && self.state.is_heard.load(Ordering::Relaxed) {
             self.is_begun = true;
-            let deadline = tokio::time::Instant::now() + self.head_timeout;
-            self.sleep.as_mut().reset(deadline);
+            self.deadline = now + self.head_timeout;
+            self.state.await_until(self.deadline);
         }
-        self.sleep.as_mut().poll(cx)
+        if now < self.deadline { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
@@ -345,13 +375,15 @@ impl Drop for HeaderWait {
     }
 }
 
-/// Ends exchanges that stall or take too long.
+/// Ends exchanges that stall or take too long, and wakes the connection's task when a wait for a head ends.
 #[derive(Debug)]
 pub(crate) struct StallTimer {
     state: Arc<ConnState>,
     timeouts: Timeouts,
     every: Duration,
     alarm: Pin<Box<Sleep>>,
+    /// When exchanges are checked again.
+    next: Instant,
     moves: u64,
     turn: u64,
     still_for: Duration,
@@ -361,8 +393,9 @@ pub(crate) struct StallTimer {
 impl StallTimer {
     pub(crate) fn new(state: Arc<ConnState>, timeouts: Timeouts) -> Self {
         let every = timeouts.stream_idle_timeout.min(timeouts.exchange_timeout);
-        let (alarm, none) = (Box::pin(sleep(every)), Duration::ZERO);
-        Self { state, timeouts, every, alarm, moves: 0, turn: 0, still_for: none, same_for: none }
+        let (next, none) = (Instant::now() + every, Duration::ZERO);
+        let alarm = Box::pin(sleep_until(next.into()));
+        Self { state, timeouts, every, alarm, next, moves: 0, turn: 0, still_for: none, same_for: none }
     }
 
     /// Wakes the connection's task when there is an interim response to write.
@@ -373,7 +406,24 @@ impl StallTimer {
     /// Ready when the connection must be closed. Checks at long intervals, so that it costs requests nothing; it may be late
     /// by one interval.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Only ever earlier, so that a request that follows another leaves the alarm alone.
+        if let Some(until) = self.state.awaited_until()
+            && until < self.alarm.deadline().into_std()
+        {
+            self.alarm.as_mut().reset(until.into());
+        }
         while self.alarm.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.state.awaited_until().is_some_and(|until| until <= now) {
+                // The server looks at the time itself, once more.
+                self.state.awaited_until.store(NO_WAIT, Ordering::Relaxed);
+                cx.waker().wake_by_ref();
+            }
+            if now < self.next {
+                self.set_alarm();
+                continue;
+            }
+            self.next = now + self.every;
             let moves = self.state.moves.load(Ordering::Relaxed);
             let turn = self.state.turn.load(Ordering::Relaxed);
             let grown =
@@ -386,8 +436,13 @@ impl StallTimer {
             if is_under_way && (is_stalled || self.same_for >= self.timeouts.exchange_timeout) {
                 return Poll::Ready(());
             }
-            self.alarm.as_mut().reset(tokio::time::Instant::now() + self.every);
+            self.set_alarm();
         }
         Poll::Pending
+    }
+
+    fn set_alarm(&mut self) {
+        let due = self.state.awaited_until().map_or(self.next, |until| until.min(self.next));
+        self.alarm.as_mut().reset(due.into());
     }
 }

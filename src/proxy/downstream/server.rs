@@ -6,7 +6,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, Request, Response, Version, header};
@@ -284,15 +284,8 @@ pub(crate) async fn serve_connection(
     let mut stopping = pin!(shutdown.stopping());
     let mut is_asked = false;
     let first = poll_fn(|cx| {
-        if let Some(timer) = &timer {
-            timer.register(cx);
-        }
-        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = poll_served(&mut served, &mut timer, cx) {
             return Poll::Ready(Some(ended));
-        }
-        if timer.as_mut().is_some_and(|timer| timer.poll_end(cx).is_ready()) {
-            debug!("closing client connection: the exchange stalled or took too long");
-            return Poll::Ready(Some(Ok(())));
         }
         // Polled once, the token wakes this task; polling it every time would cost each request some locks.
         if !std::mem::replace(&mut is_asked, true) || shutdown.is_stopping() {
@@ -306,7 +299,7 @@ pub(crate) async fn serve_connection(
             served.as_mut().finish();
             tokio::select! {
                 biased;
-                ended = served => ended,
+                ended = poll_fn(|cx| poll_served(&mut served, &mut timer, cx)) => ended,
                 () = shutdown.cut_off() => return,
             }
         }
@@ -314,6 +307,25 @@ pub(crate) async fn serve_connection(
     if let Err(error) = ended {
         debug!(error = %with_causes(&error), "client connection ended early");
     }
+}
+
+/// Drives a connection and its timer.
+fn poll_served(
+    served: &mut Pin<Box<impl GracefulShutdown>>,
+    timer: &mut Option<StallTimer>,
+    cx: &mut Context<'_>,
+) -> Poll<hyper::Result<()>> {
+    if let Some(timer) = timer {
+        timer.register(cx);
+    }
+    if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+        return Poll::Ready(ended);
+    }
+    if timer.as_mut().is_some_and(|timer| timer.poll_end(cx).is_ready()) {
+        debug!("closing client connection: the exchange stalled or took too long");
+        return Poll::Ready(Ok(()));
+    }
+    Poll::Pending
 }
 
 /// Passes a connection's requests to the service.
