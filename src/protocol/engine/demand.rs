@@ -146,6 +146,13 @@ impl Engine {
         }
         purchase.is_late = purchase.deadline.saturating_duration_since(now) < pay_timeout / 2;
         let receiver = purchase.receiver();
+        // Usually no other purchase waits and a channel is free, so that this one needs no queue.
+        if matches!(self.start, Start::Ready(_))
+            && !self.queues.contains_key(&receiver)
+            && let DemandStep::Pay(channel, total, fit) = self.step(id, receiver, now)
+        {
+            return self.grant(id, channel, total, fit);
+        }
         self.enqueue(id, receiver, false);
         self.dispatch(receiver, now);
     }
