@@ -33,7 +33,7 @@ pub struct Lease {
     draft: Draft,
     signature: Signature,
     payer: Payer,
-    purchase: PurchaseGuard,
+    purchase: Box<PurchaseGuard>,
 }
 
 /// The response to an accepted authorization, on its way to the client. Until this is dropped, the journal knows the purchase:
@@ -187,8 +187,9 @@ impl PurchaseGuard {
         (spending, ledger): (Arc<Mutex<SpendingTotals>>, Arc<LedgerQueue>),
         (pauses, host): (Arc<HostPauses>, HostName),
         (request, permit): (PaidRequest, Arc<OwnedSemaphorePermit>),
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // Boxed: it passes through several futures, each of which would be larger by it.
+        Box::new(Self {
             id,
             deadline,
             delivery: Delivery::NotSent,
@@ -205,7 +206,7 @@ impl PurchaseGuard {
             engine,
             mailbox,
             permit,
-        }
+        })
     }
 
     /// The journal is about to record a one-shot authorization with this nonce for the offer.
@@ -219,7 +220,7 @@ impl PurchaseGuard {
     /// # Errors
     /// The refusal.
     pub(super) async fn ask(
-        mut self,
+        mut self: Box<Self>,
         input: Input,
         consultant: &dyn Consultant,
         earlier: Option<(Draft, Signature)>,
@@ -301,10 +302,10 @@ impl PurchaseGuard {
     /// # Errors
     /// The refusal. Unless it is certain that nothing was signed, the payment is in doubt.
     async fn sign_externally(
-        mut self,
+        mut self: Box<Self>,
         request: ExternalRequest,
         draft: Draft,
-    ) -> Result<(Self, Signature), Refusal> {
+    ) -> Result<(Box<Self>, Signature), Refusal> {
         // A client that leaves before that costs nothing.
         let turn = request.turn(self.deadline).await?;
         self.begin(&draft);

@@ -63,6 +63,17 @@ impl ClientConnection {
         &self,
         open: impl FnOnce() -> OpenRuns,
     ) -> Result<Option<Arc<RunAccount>>, UnknownRun> {
+        match self.run.get() {
+            Some(run) => Ok(run.clone()),
+            // Boxed: once per connection, and larger than all that a payment waits for otherwise.
+            None => Box::pin(self.look_for_run(open)).await,
+        }
+    }
+
+    async fn look_for_run(
+        &self,
+        open: impl FnOnce() -> OpenRuns,
+    ) -> Result<Option<Arc<RunAccount>>, UnknownRun> {
         let looked_up = || async {
             // A connection is younger than the run that its program belongs to.
             let open = open();
@@ -94,6 +105,14 @@ impl ClientConnection {
     }
 
     async fn socket(&self) -> Result<OpenSocket, OwnerError> {
+        match self.socket.get() {
+            Some(socket) => Ok(*socket),
+            // Boxed for the same reason.
+            None => Box::pin(self.look_for_socket()).await,
+        }
+    }
+
+    async fn look_for_socket(&self) -> Result<OpenSocket, OwnerError> {
         let pair = SocketPair { local: self.client, remote: self.server.ok_or(OwnerError::NotFound)? };
         let looked_up = || async move {
             let found = tokio::task::spawn_blocking(move || owner::find(pair)).await;

@@ -45,7 +45,7 @@ where
         if can_be_continued || !is_sized {
             // So the body is sent from its start.
             self.first = None;
-            if let Err(refusal) = self.whole().await {
+            if let Err(refusal) = Box::pin(self.whole()).await {
                 // Without a known price the next request streams.
                 self.forget();
                 self.unpayable = Some(refusal);
@@ -55,7 +55,8 @@ where
         let offer = quote.offer.clone();
         self.attempt = Some(Attempt::Ahead(quote));
         if can_be_continued {
-            match self.orphan_key().await {
+            // Boxed, like what follows: payments on a channel do not carry it.
+            match Box::pin(self.orphan_key()).await {
                 Ok(bought) => self.bought = Some(bought),
                 Err(refusal) => {
                     self.unpayable = Some(refusal);
@@ -64,7 +65,7 @@ where
             }
         }
         if let Some(bought) = self.bought
-            && let Some(answer) = self.paid_before(bought).await
+            && let Some(answer) = Box::pin(self.paid_before(bought)).await
         {
             return Some(Leased::Answer(answer));
         }
