@@ -157,6 +157,16 @@ pub struct LedgerRow {
     pub offer: String,
 }
 
+/// The amounts of a row as texts, which are made once for its code and its columns.
+#[derive(Debug)]
+pub(super) struct AmountTexts {
+    pub(super) counted: String,
+    pub(super) price: String,
+    pub(super) counts: String,
+    pub(super) adjusts: String,
+    pub(super) total: String,
+}
+
 fn hexadecimal<S: serde::Serializer>(payment: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     // A JSON number loses precision above 2^53.
     serializer.collect_str(&format_args!("{payment:x}"))
@@ -186,22 +196,33 @@ impl LedgerRow {
     /// encodings.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(&self.amounts())
+    }
+
+    /// Its amounts as the journal has them.
+    pub(super) fn amounts(&self) -> AmountTexts {
+        AmountTexts {
+            counted: self.previous.map(|(_, counted)| counted.to_string()).unwrap_or_default(),
+            price: self.price.to_string(),
+            counts: self.counts.to_string(),
+            adjusts: self.adjusts.to_string(),
+            total: self.total.map(|total| total.to_string()).unwrap_or_default(),
+        }
+    }
+
+    /// The same encoding, with its amounts.
+    pub(super) fn encode_with(&self, amounts: &AmountTexts) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         for number in [self.seq, self.at, self.payment] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        let (before, counted) = match self.previous {
-            Some((state, counted)) => (state.name(), counted.to_string()),
-            None => ("", String::new()),
-        };
-        let total = self.total.map(|total| total.to_string()).unwrap_or_default();
-        let amounts = [self.price.to_string(), self.counts.to_string(), self.adjusts.to_string()];
+        let before = self.previous.map_or("", |(state, _)| state.name());
         let LedgerParties { host, client, rule, budgets, scheme, payee, network, token, channel } =
             &*self.parties;
         let texts = [
             self.state.name(),
             before,
-            &counted,
+            &amounts.counted,
             &self.method,
             host,
             &self.path,
@@ -211,11 +232,11 @@ impl LedgerRow {
             payee,
             network,
             token,
-            &amounts[0],
-            &amounts[1],
-            &amounts[2],
+            &amounts.price,
+            &amounts.counts,
+            &amounts.adjusts,
             channel,
-            &total,
+            &amounts.total,
             &self.nonce,
             &self.receipt,
         ];

@@ -7,7 +7,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
 use super::parties::LedgerParties;
-use super::row::{LedgerRow, LedgerState, OnChainUse};
+use super::row::{AmountTexts, LedgerRow, LedgerState, OnChainUse};
 use super::seal::RowSeal;
 use super::sums::{LedgerSum, SumKey};
 use crate::protocol::Amount;
@@ -170,14 +170,10 @@ pub(in crate::payments) fn select(version: i64) -> String {
 pub(super) fn insert(
     connection: &Connection,
     chain: i64,
-    row: &LedgerRow,
+    (row, amounts): (&LedgerRow, &AmountTexts),
     first: u64,
     seal: RowSeal,
 ) -> rusqlite::Result<()> {
-    let (previous, counted) = match row.previous {
-        Some((state, counted)) => (state.name(), counted.to_string()),
-        None => ("", String::new()),
-    };
     if first == row.seq {
         insert_parties(connection, chain, row)?;
     }
@@ -190,14 +186,14 @@ pub(super) fn insert(
         row.at as i64,
         row.payment as i64,
         row.state.name(),
-        previous,
-        counted,
+        row.previous.map_or("", |(state, _)| state.name()),
+        amounts.counted,
         row.method,
         row.path,
-        row.price.to_string(),
-        row.counts.to_string(),
-        row.adjusts.to_string(),
-        row.total.map(|total| total.to_string()).unwrap_or_default(),
+        amounts.price,
+        amounts.counts,
+        amounts.adjusts,
+        amounts.total,
         row.nonce,
         row.receipt,
         seal.0,
@@ -422,7 +418,7 @@ mod tests {
             connection.execute_batch(&[LEDGER, PARTIES, CONFIRMATIONS].concat()).unwrap();
             let key = LedgerKey::new(&[7; 32]);
             let seal = key.seal(RowSeal::default(), &one.encode());
-            insert(&connection, 1, &one, one.seq, seal).unwrap();
+            insert(&connection, 1, (&one, &one.amounts()), one.seq, seal).unwrap();
             let (read, code) = connection.query_row(&select(CONFIRMATIONS_VERSION), [], read).unwrap();
             prop_assert_eq!(&read, &one);
             prop_assert_eq!(code, key.seal(RowSeal::default(), &read.encode()));

@@ -424,10 +424,11 @@ impl OpenedLedger {
         // The first row of a payment has its offer.
         let offer = if row.previous.is_some() { String::new() } else { row.offer };
         let row = LedgerRow { seq: self.seq + 1, offer, ..row };
-        let encoded = row.encode();
+        let amounts = row.amounts();
+        let encoded = row.encode_with(&amounts);
         let seal = self.key.seal(self.seal, &encoded);
         let first = self.parties.first_row(&row);
-        tables::insert(connection, self.chain, &row, first, seal)?;
+        tables::insert(connection, self.chain, (&row, &amounts), first, seal)?;
         (self.seq, self.seal) = (row.seq, seal);
         self.size = self.size.saturating_add(encoded.len() as u64 + ROW_OVERHEAD);
         if row.state.is_open() {
@@ -719,16 +720,22 @@ impl OpenedLedger {
     fn row(&mut self, event: &PaymentEvent, account: Option<&LedgerAccount>) -> LedgerRow {
         let PaymentEvent { request, terms, .. } = event;
         LedgerRow {
+            seq: 0,
             at: event.at,
+            payment: event.payment,
+            state: event.state,
+            previous: None,
             parties: self.parties.of(event, account),
             method: bounded(request.method.as_str().to_owned()),
             path: public_path(&request.path),
             price: terms.price.amount,
+            counts: Amount::ZERO,
+            adjusts: SignedAmount::default(),
             total: event.channel.map(|(_, total)| total),
             nonce: event.nonce.map(hex::encode).unwrap_or_default(),
             receipt: event.receipt.clone().into_owned(),
+            confirmation: None,
             offer: event.offer.as_deref().unwrap_or_default().to_owned(),
-            ..blank(event.state, event.payment)
         }
     }
 
