@@ -162,7 +162,10 @@ impl SharedEngine {
     /// Submits an input to the engine, and delivers its answers.
     pub(super) fn submit(&self, input: Input) {
         let now = Instant::now();
-        let mut inner = self.lock();
+        self.submit_at(self.lock(), input, now);
+    }
+
+    fn submit_at(&self, mut inner: MutexGuard<'_, LockedEngine>, input: Input, now: Instant) {
         // Poisoned: the engine's state is suspect, so refuse to sign.
         if self.inner.is_poisoned() {
             return inner.close();
@@ -198,11 +201,11 @@ impl SharedEngine {
 
     /// Submits the outcome of a purchase that no longer waits.
     pub(super) fn give_back(&self, id: PurchaseId, input: Input) {
+        let now = Instant::now();
         let mut inner = self.lock();
-        inner.touched = Instant::now();
+        inner.touched = now;
         inner.replies.remove(&id);
-        drop(inner);
-        self.submit(input);
+        self.submit_at(inner, input, now);
     }
 
     /// Submits a user operation, if it may start now. Check and start are atomic: in between, a client could make the
