@@ -80,14 +80,21 @@ impl PaidRequest {
     }
 }
 
+/// The length of a colon and a port, in bytes.
+const LONGEST_PORT: usize = 6;
+
 /// The host of a URL, with its port unless it is the scheme's default; without user name and password.
 fn host(url: &Uri) -> String {
-    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let name = url.host().unwrap_or_default();
     let own = if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
-    match url.port_u16() {
-        Some(port) if port != own => format!("{host}:{port}"),
-        _ => host,
+    let mut host = String::with_capacity(name.len() + LONGEST_PORT);
+    host.push_str(name);
+    host.make_ascii_lowercase();
+    if let Some(port) = url.port_u16().filter(|port| *port != own) {
+        host.push(':');
+        host.push_str(&port.to_string());
     }
+    host
 }
 
 #[cfg(test)]
