@@ -109,6 +109,9 @@ impl Journal {
                             "UPDATE authorization SET is_served = 1, purchase = NULL, signature = NULL WHERE nonce = ?1",
                         )?
                         .execute([hex::encode_prefixed(nonce)])?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.serve(&transaction, nonce)?;
+                    }
                 }
                 Record::AuthorizationConfirmed(nonce) => {
                     delete_authorization(&transaction, nonce)?;
@@ -152,6 +155,7 @@ fn is_one_shot(record: &Record) -> bool {
         Record::Authorization(_)
             | Record::AuthorizationEnded(_)
             | Record::AuthorizationUsed(..)
+            | Record::AuthorizationServed(_)
             | Record::AuthorizationConfirmed(_)
             | Record::AuthorizationUnused(_)
     )

@@ -236,14 +236,44 @@ impl LedgerWriter {
             return Ok(());
         }
         self.open(connection)?;
+        let was_sent = self.write_changes(connection, nonce)?;
         let (account, queue) = (self.account.clone(), Arc::clone(&self.queue));
         let Some(ledger) = &mut self.opened else { return Ok(()) };
-        let Some(payment) = ledger.held.remove(nonce) else { return Ok(()) };
-        if queue.is_changing(payment) {
+        if let Some(payment) = ledger.held.remove(nonce)
+            && !was_sent
+            && !queue.is_changing(payment)
+        {
+            ledger.unsent(connection, payment)?;
+        }
+        ledger.finish(connection, account.as_ref())
+    }
+
+    /// The response to an accepted authorization was delivered, within the transaction that records that: a crash would
+    /// lose the row that says so.
+    pub(in crate::payments) fn serve(
+        &mut self,
+        connection: &Connection,
+        nonce: &[u8; 32],
+    ) -> rusqlite::Result<()> {
+        if self.wallet.is_none() {
             return Ok(());
         }
-        ledger.unsent(connection, payment)?;
-        ledger.finish(connection, account.as_ref())
+        self.open(connection)?;
+        self.write_changes(connection, nonce)?;
+        let account = self.account.clone();
+        self.opened.as_mut().map_or(Ok(()), |ledger| ledger.finish(connection, account.as_ref()))
+    }
+
+    /// Writes what waits of an authorization; returns whether that was anything.
+    fn write_changes(&mut self, connection: &Connection, nonce: &[u8; 32]) -> rusqlite::Result<bool> {
+        let (account, queue) = (self.account.clone(), Arc::clone(&self.queue));
+        let Some(ledger) = &mut self.opened else { return Ok(false) };
+        let waiting = queue.take_changes(nonce);
+        let last = waiting.last().cloned();
+        self.taken.extend(waiting);
+        let Some(event) = last else { return Ok(false) };
+        ledger.apply(connection, account.as_ref(), &event, &queue)?;
+        Ok(true)
     }
 
     /// The chain has shown whether an authorization was used, within the transaction that records that.
@@ -257,14 +287,10 @@ impl LedgerWriter {
             return Ok(());
         }
         self.open(connection)?;
-        let (account, queue) = (self.account.clone(), Arc::clone(&self.queue));
-        let Some(ledger) = &mut self.opened else { return Ok(()) };
         // This row is the last one: what waits comes before it.
-        let waiting = queue.take_changes(nonce);
-        if let Some(event) = waiting.last() {
-            ledger.apply(connection, account.as_ref(), event, &queue)?;
-        }
-        self.taken.extend(waiting);
+        self.write_changes(connection, nonce)?;
+        let account = self.account.clone();
+        let Some(ledger) = &mut self.opened else { return Ok(()) };
         ledger.held.remove(nonce);
         // After a while its rows are removed.
         let Some(last) = ledger.last_row(connection, Some(*nonce))? else { return Ok(()) };
