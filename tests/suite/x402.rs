@@ -30,7 +30,7 @@ use crate::ledger;
 use crate::support::fair::empty;
 use crate::support::mallory::{Answer, Content, Mallory, Presented};
 use crate::support::payer::{Alice, PATIENCE, Running};
-use crate::support::wire::{Got, ask};
+use crate::support::wire::{Got, ask, ask_or_leave};
 
 const TOKEN: &str = "0x70ab1e0000000000000000000000000000004020";
 const BOB: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";

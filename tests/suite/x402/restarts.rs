@@ -120,3 +120,47 @@ async fn after_a_kill_before_the_client_has_the_response_the_purchase_is_not_pai
     assert_eq!(last_states(&rows), [LedgerState::PaidNotDelivered], "{rows:?}");
     assert_eq!(ledger::sum(&rows).paid, tollpass::protocol::Amount::from(PRICE).into(), "{rows:?}");
 }
+
+/// The nonces of the authorizations that the journal still knows.
+fn known(alice: &Alice) -> Vec<String> {
+    let journal = rusqlite::Connection::open(alice.state_dir().join("tollpass.db")).unwrap();
+    let mut select = journal.prepare("SELECT nonce FROM authorization WHERE purchase IS NOT NULL").unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn after_an_abort_at_any_effect_the_ledger_has_the_end_of_each_payment_that_is_over() {
+    let chain = Chain::default();
+    let seller = Mallory::spawn(move |presented| match V2.payment(presented) {
+        Some(payment) => V2.serve(&chain, &payment),
+        None => V2.offer("Payment required"),
+    })
+    .await;
+    let url = format!("http://localhost:{}/goods", seller.address().port());
+    let mut delivered = 0;
+    for after in 1..100 {
+        let alice = Alice::without_chain(RULE);
+        let program = alice.serve(&[(tollpass::failpoint::VARIABLE, &after.to_string())]).await;
+        // The write that a purchase waits for also records the delivery of the one before.
+        for number in 0..3 {
+            let request = Request::get(format!("{url}/{number}")).body(empty()).unwrap();
+            let asking = ask_or_leave(program.address, request, std::future::pending());
+            let got = tokio::time::timeout(PATIENCE, asking).await.expect("no answer").flatten();
+            delivered += usize::from(got.is_some_and(|got| got.status == StatusCode::OK));
+        }
+        program.terminate();
+        let (status, log) = program.ended().await;
+        let (rows, known) = (ledger::rows(&alice), known(&alice));
+        for row in &rows {
+            let is_known = known.iter().any(|nonce| nonce.trim_start_matches("0x") == row.nonce);
+            let last = rows.iter().rfind(|other| other.nonce == row.nonce).unwrap();
+            let is_over = [LedgerState::Paid, LedgerState::Unsent].contains(&last.state);
+            assert!(is_known || is_over, "{after}: {rows:?} {known:?} {log}");
+        }
+        if status.success() {
+            assert!(delivered > 3, "no abort came after the delivery");
+            return;
+        }
+    }
+    panic!("it always aborts");
+}
