@@ -37,12 +37,18 @@ async fn there_are_as_many_as_the_configuration_says() {
     let (directory, command) = three();
     let serving = Program::start(command).await;
     let origin = RawOrigin::start().await;
-    // Once it answers, its threads run.
-    let mut client = Raw::asking(serving.address, request(&origin)).await;
-    let mut server = origin.accept().await;
-    server.head().await;
-    server.send(ANSWER).await;
-    client.head().await;
+    // A thread has its name once it runs: each serves one of these clients.
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let client = Raw::asking(serving.address, request(&origin)).await;
+        let mut server = origin.accept().await;
+        server.head().await;
+        clients.push((client, server));
+    }
+    for (client, server) in &mut clients {
+        server.send(ANSWER).await;
+        client.head().await;
+    }
     assert_eq!(workers(serving.child.id().unwrap()), ["worker-0", "worker-1", "worker-2"]);
     serving.terminate();
     assert_eq!(serving.ended().await.0.code(), Some(0));
