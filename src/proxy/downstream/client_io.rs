@@ -62,6 +62,8 @@ pub(crate) struct ConnState {
     is_heard: AtomicBool,
     /// Whether the first byte of all began a TLS handshake.
     began_tls: AtomicBool,
+    /// Whether a request has used the connection of another worker.
+    has_borrowed: AtomicBool,
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
     waker: AtomicWaker,
@@ -299,6 +301,11 @@ impl ConnectionId {
     /// The connection that this request came from.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         request.extensions().get::<InterimSender>().map(|interim| Self(Arc::downgrade(&interim.state)))
+    }
+
+    /// Whether its request may use an idle connection of another worker: the first one that asks.
+    pub(crate) fn may_borrow(&self) -> bool {
+        self.0.upgrade().is_some_and(|state| !state.has_borrowed.swap(true, Ordering::Relaxed))
     }
 
     /// Whether the connection has ended.

@@ -250,7 +250,7 @@ impl PoolState {
         let mut is_repeated = false;
         loop {
             let (chosen, is_reused) =
-                match if is_fresh { None } else { self.reusable(&origin, &request).await } {
+                match if is_fresh { None } else { self.reusable(&origin, client.as_ref(), &request).await } {
                     Some(chosen) => (chosen, true),
                     // Boxed: rarely needed, and much larger than the rest.
                     None => match Box::pin(self.dial(&origin, &target, offer, &request)).await {
@@ -326,9 +326,14 @@ impl PoolState {
     }
 
     /// A connection that is open, or that another request is opening if it can be shared.
-    async fn reusable(self: &Arc<Self>, origin: &PoolKey, request: &Request<Body>) -> Option<Checkout> {
+    async fn reusable(
+        self: &Arc<Self>,
+        origin: &PoolKey,
+        client: Option<&ConnectionId>,
+        request: &Request<Body>,
+    ) -> Option<Checkout> {
         match self.wait_for(origin, request).await {
-            None => self.borrow(origin),
+            None => self.borrow(origin, client),
             own => own,
         }
     }
@@ -378,19 +383,21 @@ impl PoolState {
 
     /// An idle connection of another worker, which stays there, if this worker has none to the origin: clients that come
     /// one after the other may get different workers. A worker that has some is busy enough for one more of its own,
-    /// which costs its requests no step to another thread.
-    fn borrow(&self, origin: &PoolKey) -> Option<Checkout> {
+    /// which costs its requests no step to another thread. A client that stays borrows once: after that, a connection of
+    /// its own worker takes the place of the other.
+    fn borrow(&self, origin: &PoolKey, client: Option<&ConnectionId>) -> Option<Checkout> {
         if self.lock().by_origin.get(origin).is_some_and(OriginPool::is_used) {
             return None;
         }
         let others: Vec<Arc<Self>> = lock(&self.peers).iter().filter_map(Weak::upgrade).collect();
-        others.iter().find_map(|other| {
+        let borrowed = others.iter().find_map(|other| {
             let mut pools = other.lock();
             let idle = &mut pools.by_origin.get_mut(origin)?.idle;
             let within = self.limits.keepalive_timeout;
             let usable = std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(within));
             usable.map(|idle| Checkout::Exclusive(idle.into_exclusive()))
-        })
+        });
+        borrowed.filter(|_| client.is_none_or(ConnectionId::may_borrow))
     }
 
     /// Counts a dial until its result is known.

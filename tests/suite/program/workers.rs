@@ -147,3 +147,27 @@ async fn a_client_gets_the_idle_connection_of_another_worker() {
     assert!(origin.is_left_alone().await, "it has got another connection");
     serving.kill().await;
 }
+
+#[tokio::test]
+async fn a_client_that_stays_gets_a_connection_of_its_own_worker_in_place_of_the_other() {
+    let (_directory, command) = three();
+    let (serving, origin) = (Program::start(command).await, RawOrigin::start().await);
+    let mut first = Raw::asking(serving.address, request(&origin)).await;
+    let mut server = origin.accept().await;
+    server.head().await;
+    server.send(ANSWER).await;
+    first.head().await;
+    assert_eq!(first.exactly(4).await, b"bob\n");
+    let mut next = Raw::asking(serving.address, request(&origin)).await;
+    server.head().await;
+    server.send(ANSWER).await;
+    next.head().await;
+    assert_eq!(next.exactly(4).await, b"bob\n");
+    next.send(request(&origin)).await;
+    let mut own = origin.accept().await;
+    own.head().await;
+    own.send(ANSWER).await;
+    assert!(next.head().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(soon("the end of the other", server.rest()).await, b"");
+    serving.kill().await;
+}
