@@ -1030,22 +1030,12 @@ impl Drop for Attended {
 
 /// The same response, which takes this along until the end of its body.
 fn until_delivered(answer: Response<Body>, undelivered: Undelivered) -> Response<Body> {
-    answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, BodyDelivery(Some(undelivered))))))
+    answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, undelivered))))
 }
 
-/// Reports a delivery after the end of its body.
-#[derive(Debug)]
-struct BodyDelivery(Option<Undelivered>);
-
-impl BodyRecord for BodyDelivery {
-    fn ended(&mut self, _bytes: u64, _end: BodyEnd) {
-        let undelivered = self.0.take();
-        // The connection's task has taken the last bytes and writes them in the same turn. A task of the same thread comes
-        // after that: a crash in between would leave a client that has no response and pays again.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { drop(undelivered) });
-        }
-    }
+impl BodyRecord for Undelivered {
+    /// It is dropped with the body.
+    fn ended(&mut self, _bytes: u64, _end: BodyEnd) {}
 }
 
 /// A price as people read it: with its symbol, except in the token of the channels, whose limits have none either.
