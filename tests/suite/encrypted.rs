@@ -343,8 +343,11 @@ async fn a_client_that_rejects_the_certificate_is_told_of() {
     let office = Office::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
-    std::fs::write(&path, format!("listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{}", office.keys()))
-        .unwrap();
+    std::fs::write(
+        &path,
+        format!("workers = 1\nlisten = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{}", office.keys()),
+    )
+    .unwrap();
     let mut command = program(["serve", "--config"]);
     command.arg(&path);
     let proxy = Program::start(command).await;
@@ -355,6 +358,8 @@ async fn a_client_that_rejects_the_certificate_is_told_of() {
     // Without a protocol in common.
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     trusting(&office.ca_file(), stream, NAME, &["h2"]).await.unwrap_err();
+    // The same thread has seen the others before this one.
+    connect(proxy.address, &office.ca_file(), NAME).await.unwrap();
     proxy.terminate();
     let (_, log) = proxy.ended().await;
     assert_eq!(log.matches("a client rejects the certificate of the proxy (tls_cert)").count(), 1, "{log}");
