@@ -216,8 +216,9 @@ impl App {
             () = threads.failure() => {
                 tracing::error!("a worker thread has failed; shutting down");
                 shutdown.begin();
-                // What else goes wrong is logged.
-                let _ = serving.await;
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the proxy stopped with another error");
+                }
                 Err(StartError::WorkerEnded)
             }
         };

@@ -43,13 +43,25 @@ pub struct Lease {
 pub struct Undelivered {
     nonce: [u8; 32],
     engine: Arc<SharedEngine>,
+    /// Whether the service waits for this before it stops.
+    is_ending: bool,
     /// Keeps the actor running until the end is recorded.
     _mailbox: mpsc::Sender<Message>,
 }
 
+impl Undelivered {
+    /// The client's connection has taken the whole response, and is about to write the rest: the service does not stop
+    /// before this is dropped.
+    pub(crate) fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            self.engine.begin_delivery();
+        }
+    }
+}
+
 impl Drop for Undelivered {
     fn drop(&mut self) {
-        self.engine.submit(Input::Delivered(self.nonce));
+        self.engine.delivered(self.nonce, self.is_ending);
     }
 }
 
@@ -112,7 +124,7 @@ impl Lease {
         let nonce = self.draft.nonce()?;
         let (engine, mailbox) = (Arc::clone(&self.purchase.engine), self.purchase.mailbox.clone());
         engine.signatures.remove(&nonce);
-        Some(Undelivered { nonce, engine, _mailbox: mailbox })
+        Some(Undelivered { nonce, engine, is_ending: false, _mailbox: mailbox })
     }
 
     /// Returns a payment that the seller took without serving, with what its response states about it.

@@ -54,6 +54,8 @@ pub(super) struct LockedEngine {
     pub engine: Engine,
     /// Callers waiting for an answer.
     replies: HashMap<PurchaseId, oneshot::Sender<PurchaseReply>>,
+    /// How many responses to paid requests are being written to the end.
+    deliveries: usize,
     /// When the actor wakes up by itself.
     alarm: Option<Instant>,
     /// The time of the last input from a purchase.
@@ -77,6 +79,7 @@ impl SharedEngine {
         let inner = LockedEngine {
             engine,
             replies: HashMap::new(),
+            deliveries: 0,
             alarm: None,
             touched: Instant::now(),
             timed: None,
@@ -208,6 +211,20 @@ impl SharedEngine {
         self.submit_at(inner, input, now);
     }
 
+    /// The last part of a response to a paid request is about to be written.
+    pub(super) fn begin_delivery(&self) {
+        self.lock().deliveries += 1;
+    }
+
+    /// A response to a paid request has been delivered, or its client has left. `was_begun` is whether
+    /// [`Self::begin_delivery`] was called.
+    pub(super) fn delivered(&self, nonce: [u8; 32], was_begun: bool) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        inner.deliveries = inner.deliveries.saturating_sub(usize::from(was_begun));
+        self.submit_at(inner, Input::Delivered(nonce), now);
+    }
+
     /// Submits a user operation, if it may start now. Check and start are atomic: in between, a client could make the
     /// engine start an operation for the same receiver.
     ///
@@ -303,9 +320,9 @@ impl LockedEngine {
         is_idle
     }
 
-    /// True if no purchase waits or holds a lease.
+    /// True if no purchase waits or holds a lease, and no response is being written to the end.
     pub(super) fn is_done(&self) -> bool {
-        self.replies.is_empty() && !self.engine.has_leases()
+        self.replies.is_empty() && self.deliveries == 0 && !self.engine.has_leases()
     }
 
     /// Drops all waiting callers.

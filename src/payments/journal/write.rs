@@ -110,7 +110,7 @@ impl Journal {
                         )?
                         .execute([hex::encode_prefixed(nonce)])?;
                     if let Some(ledger) = &mut self.ledger {
-                        ledger.serve(&transaction, nonce)?;
+                        ledger.end_held(&transaction, nonce)?;
                     }
                 }
                 Record::AuthorizationConfirmed(nonce) => {

@@ -226,7 +226,8 @@ impl LedgerWriter {
         ledger.finish(connection, account.as_ref())
     }
 
-    /// An authorization was accepted, or never sent, within the transaction that records that.
+    /// An authorization was accepted and its response delivered, or it was never sent, within the transaction that records
+    /// that. A crash would lose rows that wait.
     pub(in crate::payments) fn end_held(
         &mut self,
         connection: &Connection,
@@ -246,22 +247,6 @@ impl LedgerWriter {
             ledger.unsent(connection, payment)?;
         }
         ledger.finish(connection, account.as_ref())
-    }
-
-    /// The response to an accepted authorization was delivered, within the transaction that records that: a crash would
-    /// lose the row that says so.
-    pub(in crate::payments) fn serve(
-        &mut self,
-        connection: &Connection,
-        nonce: &[u8; 32],
-    ) -> rusqlite::Result<()> {
-        if self.wallet.is_none() {
-            return Ok(());
-        }
-        self.open(connection)?;
-        self.write_changes(connection, nonce)?;
-        let account = self.account.clone();
-        self.opened.as_mut().map_or(Ok(()), |ledger| ledger.finish(connection, account.as_ref()))
     }
 
     /// Writes what waits of an authorization; returns whether that was anything.

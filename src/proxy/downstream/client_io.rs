@@ -1,6 +1,7 @@
 //! The I/O of a client's connection: timeouts, interim responses between the server's own bytes, and a close that does not
 //! cut off the last response.
 
+use std::any::Any;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -11,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use http::Request;
+use http::{Extensions, Request};
 use hyper::rt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
@@ -66,6 +67,9 @@ pub(crate) struct ConnState {
     has_borrowed: AtomicBool,
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
+    /// Dropped once all that the server has written has gone to the stream.
+    unwritten: Mutex<Vec<Box<dyn Any + Send>>>,
+    has_unwritten: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -211,7 +215,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         // The server flushes after it has written a complete response.
         self.is_flushed = true;
         ready!(self.poll_interim(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.state.written();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -260,6 +266,14 @@ impl ConnState {
         }
     }
 
+    fn written(&self) {
+        if self.has_unwritten.load(Ordering::Relaxed) {
+            self.has_unwritten.store(false, Ordering::Relaxed);
+            let written = std::mem::take(&mut *lock(&self.unwritten));
+            drop(written);
+        }
+    }
+
     fn take_interim(&self) -> Vec<u8> {
         self.has_interim.store(false, Ordering::Relaxed);
         std::mem::take(&mut *lock(&self.interim))
@@ -300,7 +314,21 @@ pub(crate) struct ConnectionId(Weak<ConnState>);
 impl ConnectionId {
     /// The connection that this request came from.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
-        request.extensions().get::<InterimSender>().map(|interim| Self(Arc::downgrade(&interim.state)))
+        Self::among(request.extensions())
+    }
+
+    /// The connection that the request with these extensions came from.
+    pub(crate) fn among(extensions: &Extensions) -> Option<Self> {
+        extensions.get::<InterimSender>().map(|interim| Self(Arc::downgrade(&interim.state)))
+    }
+
+    /// Drops `kept` once all that the connection's server has written so far has gone to the stream, or the connection has
+    /// ended. Called by the task that drives the connection; returns `kept` if there is none any more.
+    pub(crate) fn keep_until_written<T: Any + Send>(&self, kept: T) -> Option<T> {
+        let Some(state) = self.0.upgrade() else { return Some(kept) };
+        lock(&state.unwritten).push(Box::new(kept));
+        state.has_unwritten.store(true, Ordering::Relaxed);
+        None
     }
 
     /// Whether its request may use an idle connection of another worker: the first one that asks.
@@ -451,5 +479,31 @@ impl StallTimer {
     fn set_alarm(&mut self) {
         let due = self.state.awaited_until().map_or(self.next, |until| until.min(self.next));
         self.alarm.as_mut().reset(due.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use crate::proxy::downstream::client_io::*;
+
+    #[tokio::test]
+    async fn what_is_kept_until_written_is_dropped_with_the_flush_or_with_the_connection() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (mut io, state) = ClientIo::new(ours, &Timeouts::new(&ProxySettings::default()));
+        let client = ConnectionId(Arc::downgrade(&state));
+        let kept = Arc::new(());
+        let keep = || client.keep_until_written(Arc::clone(&kept));
+        io.write_all(b"the end").await.unwrap();
+        assert!(keep().is_none());
+        assert_eq!(Arc::strong_count(&kept), 2, "it is not written yet, as far as the server has said");
+        io.flush().await.unwrap();
+        assert_eq!(Arc::strong_count(&kept), 1);
+
+        assert!(keep().is_none());
+        drop((io, state));
+        assert_eq!(Arc::strong_count(&kept), 1, "the connection has ended");
+        assert!(keep().is_some());
     }
 }

@@ -38,6 +38,7 @@ use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, AssetId, Draft, Money, Offer, ReasonCode, Refusal};
 use crate::proxy::client_connection::ClientConnection;
+use crate::proxy::downstream::client_io::ConnectionId;
 use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
 use crate::proxy::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
@@ -102,6 +103,8 @@ pub(super) struct Exchange<S> {
     origin: (Option<Arc<ProxyClient>>, HostPattern),
     /// The connection that the request came on.
     pub(super) connection: Option<Arc<ClientConnection>>,
+    /// Where the response is written, over HTTP/1.1.
+    pub(super) writes_to: Option<ConnectionId>,
     /// The run whose program sent the request.
     run: Option<Arc<RunAccount>>,
     /// How many payments were presented.
@@ -240,6 +243,7 @@ where
             spender,
             origin,
             connection: None,
+            writes_to: None,
             run: None,
             attempts,
             spent,
@@ -867,7 +871,7 @@ where
         }
         let answer = strip::answer(self.let_through(answer, Some(&draft)).await);
         SendResult::Done(match undelivered {
-            Some(undelivered) => until_delivered(answer, undelivered),
+            Some(undelivered) => self.until_delivered(answer, undelivered),
             None => answer,
         })
     }
@@ -886,6 +890,13 @@ where
         if self.kept.is_complete() {
             self.undelivered().await;
         }
+    }
+
+    /// The same response, which reports its delivery.
+    fn until_delivered(&self, answer: Response<Body>, undelivered: Undelivered) -> Response<Body> {
+        let writes_to = self.writes_to.clone();
+        let record = DeliveryRecord { undelivered: Some(undelivered), writes_to };
+        answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, record))))
     }
 
     /// The seller may have taken a payment, and did not deliver. Boxed: rare.
@@ -1028,14 +1039,29 @@ impl Drop for Attended {
     }
 }
 
-/// The same response, which takes this along until the end of its body.
-fn until_delivered(answer: Response<Body>, undelivered: Undelivered) -> Response<Body> {
-    answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, undelivered))))
+/// Reports that a paid response was delivered, once the end of its body has been written: a crash before that leaves a
+/// client without it, whose next request must not be paid for again.
+#[derive(Debug)]
+struct DeliveryRecord {
+    undelivered: Option<Undelivered>,
+    /// The client's connection, over HTTP/1.1.
+    writes_to: Option<ConnectionId>,
 }
 
-impl BodyRecord for Undelivered {
-    /// It is dropped with the body.
-    fn ended(&mut self, _bytes: u64, _end: BodyEnd) {}
+impl BodyRecord for DeliveryRecord {
+    fn ended(&mut self, _bytes: u64, _end: BodyEnd) {
+        let Some(mut undelivered) = self.undelivered.take() else { return };
+        undelivered.end();
+        let left = match &self.writes_to {
+            Some(connection) => connection.keep_until_written(undelivered),
+            None => Some(undelivered),
+        };
+        // Over HTTP/2, or to a client that continues the request of another. The connection's task, which has the last bytes,
+        // comes first.
+        if let (Some(left), Ok(runtime)) = (left, Handle::try_current()) {
+            runtime.spawn(async move { drop(left) });
+        }
+    }
 }
 
 /// A price as people read it: with its symbol, except in the token of the channels, whose limits have none either.

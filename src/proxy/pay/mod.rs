@@ -35,6 +35,7 @@ use http::uri::Authority;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
+use super::downstream::client_io::ConnectionId;
 use super::extensions::{Arrival, RemoteClient, RequestClient};
 use super::handling::RequestName;
 use super::message::{headers, target};
@@ -315,6 +316,7 @@ where
     let mut exchange = Box::new(Exchange::new(shared, inner, name, parts, limits, (client, rule)));
     exchange.operator.client = name_for_operator;
     exchange.connection = connection;
+    exchange.writes_to = ConnectionId::among(&extensions);
     buy(exchange, extensions, send_ahead)
 }
 

@@ -20,6 +20,13 @@ fn request(origin: &RawOrigin) -> String {
     format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)
 }
 
+/// The origin answers the request that it has got, and the client reads that.
+async fn answer(server: &mut Raw, client: &mut Raw) {
+    server.send(ANSWER).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(client.exactly(4).await, b"bob\n");
+}
+
 /// The names of the workers of a process.
 #[cfg(target_os = "linux")]
 fn workers(process: u32) -> Vec<String> {
@@ -46,8 +53,7 @@ async fn there_are_as_many_as_the_configuration_says() {
         clients.push((client, server));
     }
     for (client, server) in &mut clients {
-        server.send(ANSWER).await;
-        client.head().await;
+        answer(server, client).await;
     }
     assert_eq!(workers(serving.child.id().unwrap()), ["worker-0", "worker-1", "worker-2"]);
     serving.terminate();
@@ -74,6 +80,7 @@ async fn clients_cause_no_more_connections_to_an_origin_than_there_are_clients()
         servers.push(server);
     }
     for _ in 0..5 {
+        // A worker's clients share its connections, in any order.
         for server in &mut servers {
             server.send(ANSWER).await;
         }
@@ -107,9 +114,7 @@ async fn a_shutdown_waits_for_the_requests_of_all() {
     })
     .await;
     for (client, server) in clients.iter_mut().zip(&mut servers) {
-        server.send(ANSWER).await;
-        assert!(client.head().await.starts_with("HTTP/1.1 200"));
-        assert_eq!(client.exactly(4).await, b"bob\n");
+        answer(server, client).await;
     }
     let (status, log) = serving.ended().await;
     assert_eq!(status.code(), Some(0), "{log}");
@@ -134,14 +139,11 @@ async fn a_client_gets_the_idle_connection_of_another_worker() {
     let mut server = origin.accept().await;
     for _ in 0..3 {
         server.head().await;
-        server.send(ANSWER).await;
-        first.head().await;
-        assert_eq!(first.exactly(4).await, b"bob\n");
+        answer(&mut server, &mut first).await;
         // The first client stays, so this one gets a worker without a connection to the origin.
         let mut next = Raw::asking(serving.address, request(&origin)).await;
         server.head().await;
-        server.send(ANSWER).await;
-        assert!(next.head().await.starts_with("HTTP/1.1 200"));
+        answer(&mut server, &mut next).await;
         first.send(request(&origin)).await;
     }
     assert!(origin.is_left_alone().await, "it has got another connection");
@@ -155,19 +157,14 @@ async fn a_client_that_stays_gets_a_connection_of_its_own_worker_in_place_of_the
     let mut first = Raw::asking(serving.address, request(&origin)).await;
     let mut server = origin.accept().await;
     server.head().await;
-    server.send(ANSWER).await;
-    first.head().await;
-    assert_eq!(first.exactly(4).await, b"bob\n");
+    answer(&mut server, &mut first).await;
     let mut next = Raw::asking(serving.address, request(&origin)).await;
     server.head().await;
-    server.send(ANSWER).await;
-    next.head().await;
-    assert_eq!(next.exactly(4).await, b"bob\n");
+    answer(&mut server, &mut next).await;
     next.send(request(&origin)).await;
     let mut own = origin.accept().await;
     own.head().await;
-    own.send(ANSWER).await;
-    assert!(next.head().await.starts_with("HTTP/1.1 200"));
+    answer(&mut own, &mut next).await;
     assert_eq!(soon("the end of the other", server.rest()).await, b"");
     serving.kill().await;
 }
