@@ -33,6 +33,8 @@ use tracing::{Instrument as _, debug, warn};
 use self::sniff::Sniffed;
 use self::tunnel_service::{IdleTimeout, TunnelOrigin, TunnelService};
 use super::access_log::{AccessLogLayer, TunnelRecord};
+use super::client_warnings::{ClientWarnings, warn_of_client};
+use super::downstream::client_io::Opening;
 use super::downstream::client_stream::ClientStream;
 use super::downstream::server::{ConnectionPermit, Http1Server, http2_builder, serve_connection};
 use super::error::ForwardError;
@@ -86,6 +88,7 @@ struct InterceptContext {
     limits: TunnelLimits,
     access_log: AccessLogLayer,
     warned: Arc<Mutex<BTreeSet<String>>>,
+    warnings: Arc<ClientWarnings>,
 }
 
 /// The layer of [`InterceptService`].
@@ -107,6 +110,7 @@ impl InterceptLayer {
                 limits: TunnelLimits::new(settings),
                 access_log,
                 warned: Arc::default(),
+                warnings: Arc::default(),
                 interception: Arc::new(interception),
                 upstream,
             })
@@ -411,7 +415,26 @@ where
         let config = self.context.interception.leaves.config_for(message_target::without_zone(host)).await;
         let config = config.inspect_err(|error| self.context.warn_once(error)).map_err(io::Error::other)?;
         let agreed = StartHandshake::from_parts(accepted, client).into_stream(config).await;
-        agreed.inspect_err(|error| warn_of_rejection(host, error))
+        agreed.inspect_err(|error| self.warn_of_rejection(error))
+    }
+
+    /// Warns of a client that rejects the certificate, because only the user can make it trusted.
+    fn warn_of_rejection(&self, error: &io::Error) {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = cause
+            && let Some(peer) = self.arrival.as_ref().map(Arrival::client)
+        {
+            let host = &self.target.host;
+            warn_of_client!(
+                self.context.warnings,
+                peer,
+                host,
+                host,
+                ?alert,
+                "a client does not trust the local CA; run `tollpass ca trust` for instructions, or remove this host from \
+                 intercept.hosts"
+            );
+        }
     }
 
     async fn serve_http_1<I>(self, client: I, scheme: Scheme, parked: Option<ParkedConnection>)
@@ -420,6 +443,8 @@ where
     {
         let shutdown = self.permit.shutdown.clone();
         let Self { context, inner, target, permit, record: _record, arrival, authenticated } = self;
+        let (host, peer) = (target.host.clone(), arrival.as_ref().map(Arrival::client));
+        let is_secure = scheme == Scheme::HTTPS;
         let service = TunnelService::new(
             context.access_log.layer(inner),
             TunnelOrigin::new(scheme, &target.host, target.port),
@@ -428,7 +453,18 @@ where
             parked,
             context.upstream.settings.limits.head_fields,
         );
-        context.http_1.clone().serve(client, service, &shutdown).await;
+        let opening = context.http_1.clone().serve(client, service, &shutdown).await;
+        // Some clients, such as Node, complete the handshake before they look at the certificate.
+        if let (Opening::Left, true, Some(peer)) = (opening, is_secure, peer) {
+            warn_of_client!(
+                context.warnings,
+                peer,
+                &host,
+                host,
+                "a client left right after the TLS handshake, so it probably does not trust the local CA; run `tollpass ca \
+                 trust` for instructions, or remove this host from intercept.hosts"
+            );
+        }
     }
 
     async fn serve_http_2(self, client: Box<TlsStream<ClientStream>>, parked: Option<ParkedConnection>) {
@@ -450,18 +486,5 @@ where
             &shutdown,
         )
         .await;
-    }
-}
-
-/// Warns of a client that rejects the certificate, because only the user can make it trusted.
-fn warn_of_rejection(host: &str, error: &io::Error) {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    if let Some(rustls::Error::AlertReceived(alert)) = cause {
-        warn!(
-            host,
-            ?alert,
-            "a client does not trust the local CA; run `tollpass ca trust` for instructions, or remove this host from \
-             intercept.hosts"
-        );
     }
 }

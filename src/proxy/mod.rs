@@ -4,6 +4,7 @@
 pub mod access_log;
 pub mod authenticate;
 mod client_connection;
+mod client_warnings;
 mod descriptors;
 mod downstream;
 #[cfg(feature = "testing")]

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -26,6 +26,23 @@ const SWEEP: usize = 16 * 1024;
 const NO_WAIT: u64 = 0;
 /// The first byte of a TLS handshake, which no request begins with.
 pub(crate) const HANDSHAKE: u8 = 22;
+/// The first bytes of SOCKS 4 and 5, likewise.
+const SOCKS: [u8; 2] = [4, 5];
+/// How soon a client leaves that does not like what it sees, instead of one that has found no use for a connection.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// What a client's connection began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// Anything but the others, such as a request.
+    Other,
+    /// A TLS handshake.
+    TlsHandshake,
+    /// A request to a SOCKS proxy.
+    Socks,
+    /// The client closed it at once, before it sent anything.
+    Left,
+}
 
 /// The timeouts of a client's connection; see [`ProxySettings`].
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +78,10 @@ pub(crate) struct ConnState {
     opened: Opened,
     /// Whether the first byte of the awaited head has been read.
     is_heard: AtomicBool,
-    /// Whether the first byte of all began a TLS handshake.
-    began_tls: AtomicBool,
+    /// The first byte of all; 0 if there is none yet.
+    first: AtomicU8,
+    /// Whether the client closed the connection at once, before it sent anything.
+    has_left: AtomicBool,
     /// Whether a request has used the connection of another worker.
     has_borrowed: AtomicBool,
     interim: Mutex<Vec<u8>>,
@@ -178,11 +197,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(first) = buffer.filled().get(before) {
-            if self.state.moves.load(Ordering::Relaxed) == 0 && *first == HANDSHAKE {
-                self.state.began_tls.store(true, Ordering::Relaxed);
+            if self.state.moves.load(Ordering::Relaxed) == 0 {
+                self.state.first.store(*first, Ordering::Relaxed);
             }
             self.state.moved();
             self.state.is_heard.store(true, Ordering::Relaxed);
+        } else if read.is_ready()
+            && self.state.moves.load(Ordering::Relaxed) == 0
+            && self.state.opened.0.elapsed() < AT_ONCE
+        {
+            self.state.has_left.store(true, Ordering::Relaxed);
         }
         read
     }
@@ -246,9 +270,14 @@ impl ConnState {
         self.moves.store(self.moves.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Whether the client has begun with a TLS handshake.
-    pub(crate) fn began_tls(&self) -> bool {
-        self.began_tls.load(Ordering::Relaxed)
+    /// What the client has begun with.
+    pub(crate) fn opening(&self) -> Opening {
+        match self.first.load(Ordering::Relaxed) {
+            HANDSHAKE => Opening::TlsHandshake,
+            first if SOCKS.contains(&first) => Opening::Socks,
+            _ if self.has_left.load(Ordering::Relaxed) => Opening::Left,
+            _ => Opening::Other,
+        }
     }
 
     /// Starts to wait for a head; returns the turn.

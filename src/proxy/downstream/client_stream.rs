@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustls::AlertDescription;
@@ -16,6 +15,7 @@ use tracing::debug;
 
 use super::client_io::{ClientIo, HANDSHAKE, Timeouts};
 use crate::error_chain::with_causes;
+use crate::proxy::client_warnings::{ClientWarnings, warn_of_client};
 use crate::proxy::settings::ProxySettings;
 use crate::tls::ServerTls;
 
@@ -24,19 +24,6 @@ pub(crate) type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// The answer to a request without TLS at a port that speaks it.
 const PLAIN_REFUSED: &str = "This port of tollpass speaks TLS: write https:// in the URL of the proxy.\n";
-
-/// Logs a mistake in the set-up of clients: the first time as a warning, later for debugging only, because each client
-/// could fill the log.
-macro_rules! warn_first {
-    ($told:expr, $($message:tt)+) => {
-        if $told.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            tracing::debug!($($message)+);
-        } else {
-            tracing::warn!($($message)+);
-        }
-    };
-}
-pub(super) use warn_first;
 
 /// A connection without TLS.
 pub(crate) fn plain_stream(stream: TcpStream) -> ClientStream {
@@ -48,8 +35,7 @@ pub(crate) struct ClientTls {
     acceptor: TlsAcceptor,
     timeouts: Timeouts,
     handshake_timeout: Duration,
-    told_plain: AtomicBool,
-    told_rejected: AtomicBool,
+    warnings: ClientWarnings,
 }
 
 impl ClientTls {
@@ -58,8 +44,7 @@ impl ClientTls {
             acceptor: TlsAcceptor::from(tls.config()),
             timeouts: Timeouts::new(settings),
             handshake_timeout: settings.limits.head_timeout,
-            told_plain: AtomicBool::new(false),
-            told_rejected: AtomicBool::new(false),
+            warnings: ClientWarnings::default(),
         }
     }
 
@@ -89,8 +74,10 @@ impl ClientTls {
             (0, _) => Ok(None),
             (_, [HANDSHAKE]) => self.acceptor.accept(stream).await.map(Some),
             (_, [first]) => {
-                warn_first!(
-                    self.told_plain,
+                warn_of_client!(
+                    self.warnings,
+                    peer,
+                    "plain",
                     %peer,
                     "a client does not speak TLS to a port of tollpass that does: write https:// in the URL of the proxy"
                 );
@@ -118,8 +105,10 @@ impl ClientTls {
         if let Some(rustls::Error::AlertReceived(alert)) = cause
             && is_about_the_certificate(*alert)
         {
-            warn_first!(
-                self.told_rejected,
+            warn_of_client!(
+                self.warnings,
+                peer,
+                "rejected",
                 %peer,
                 ?alert,
                 "a client rejects the certificate of the proxy (tls_cert): it must trust the certificate's issuer, and \

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,10 +22,11 @@ use tower::util::{Oneshot, ServiceExt};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::acceptor::Acceptor;
-use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, StallTimer, Timeouts};
-use super::client_stream::{ClientTls, plain_stream, warn_first};
+use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, Opening, StallTimer, Timeouts};
+use super::client_stream::{ClientTls, plain_stream};
 use crate::error_chain::with_causes;
 use crate::proxy::client_connection::ClientConnection;
+use crate::proxy::client_warnings::{ClientWarnings, warn_of_client};
 use crate::proxy::descriptors::is_exhausted;
 use crate::proxy::extensions::{Arrival, RemoteClient};
 use crate::proxy::message::body::Body;
@@ -71,6 +72,7 @@ where
     let permits = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let server = Http1Server::new(&settings);
     let tls = settings.server_tls.as_ref().map(|tls| Arc::new(ClientTls::new(tls, &settings)));
+    let warnings = Arc::<ClientWarnings>::default();
     let (mut placement, mut backoff) = (Placement::new(services), Backoff::default());
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     loop {
@@ -100,7 +102,7 @@ where
                 // Without TLS, the task has no place for a handshake.
                 match tls.clone() {
                     None => {
-                        let served = serve_client(stream, server.clone(), service);
+                        let served = serve_client(stream, server.clone(), service, Arc::clone(&warnings));
                         worker.spawn(&shutdown, served.instrument(span));
                     }
                     Some(tls) => {
@@ -143,8 +145,8 @@ impl Http1Server {
         Self { http, timeouts }
     }
 
-    /// Serves a connection until it ends or the shutdown ends it. Returns whether it has begun with a TLS handshake.
-    pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown) -> bool
+    /// Serves a connection until it ends or the shutdown ends it. Returns what it has begun with.
+    pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown) -> Opening
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
@@ -155,7 +157,7 @@ impl Http1Server {
         let service = WithInterim { service, state: Arc::clone(&state) };
         let served = self.http.timer(clock).serve_connection(TokioIo::new(io), service);
         serve_connection(Box::pin(served.with_upgrades()), Some(timer), shutdown).await;
-        state.began_tls()
+        state.opening()
     }
 }
 
@@ -203,22 +205,36 @@ fn taken_over(stream: std::net::TcpStream) -> Option<TcpStream> {
     Some(stream)
 }
 
-async fn serve_client<S>(stream: std::net::TcpStream, server: Http1Server, service: ConnectionService<S>)
-where
+async fn serve_client<S>(
+    stream: std::net::TcpStream,
+    server: Http1Server,
+    service: ConnectionService<S>,
+    warnings: Arc<ClientWarnings>,
+) where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     let Some(stream) = taken_over(stream) else { return };
     let shutdown = service.permit.shutdown.clone();
     let peer = service.arrival.client();
-    if server.serve(plain_stream(stream), service, &shutdown).await {
-        static TOLD: AtomicBool = AtomicBool::new(false);
-        warn_first!(
-            TOLD,
+    match server.serve(plain_stream(stream), service, &shutdown).await {
+        Opening::TlsHandshake => warn_of_client!(
+            warnings,
+            peer,
+            "tls",
             %peer,
             "a client speaks TLS to a port of tollpass that does not: write http:// in the URL of the proxy, or set \
              tls_cert and tls_key"
-        );
+        ),
+        Opening::Socks => warn_of_client!(
+            warnings,
+            peer,
+            "socks",
+            %peer,
+            "a client takes tollpass for a SOCKS proxy, but it is an HTTP proxy: write http:// in the URL of the proxy, and \
+             unset all_proxy and ALL_PROXY if they name it with socks://"
+        ),
+        Opening::Left | Opening::Other => {}
     }
 }
 
