@@ -35,6 +35,15 @@ pub enum TelemetryError {
     /// The filter is invalid.
     #[error("{FILTER_VARIABLE} is not a valid filter: {0}; use for example info, or warn,tollpass=debug")]
     Filter(#[from] ParseError),
+    /// A word of the filter is neither a level nor a target of tollpass.
+    #[error(
+        "{FILTER_VARIABLE} is not a valid filter: {word:?} is not a level; use error, warn, info, debug, trace or off, \
+         or TARGET=LEVEL, for example warn,tollpass=debug"
+    )]
+    NotALevel {
+        /// The word.
+        word: String,
+    },
     /// The filter is not UTF-8.
     #[error("{FILTER_VARIABLE} is not UTF-8; use for example info")]
     NotUtf8,
@@ -87,7 +96,7 @@ pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Resu
 /// The most that libraries log unless a directive names them.
 const LIBRARIES: LevelFilter = LevelFilter::INFO;
 
-fn filter(text: &str, default: &str) -> Result<EnvFilter, ParseError> {
+fn filter(text: &str, default: &str) -> Result<EnvFilter, TelemetryError> {
     let text = if text.trim().is_empty() { default } else { text };
     // A directive overrides earlier ones for the same target, so what the user writes comes last.
     let (mut ours, mut rest) = (Vec::new(), Vec::new());
@@ -97,11 +106,20 @@ fn filter(text: &str, default: &str) -> Result<EnvFilter, ParseError> {
                 ours = vec![LIBRARIES.to_string(), format!("tollpass={level}")];
             }
             Ok(level) => ours = vec![level.to_string()],
+            // A word alone would be the target of some library, and silence everything else.
+            Err(_) if is_bare(directive.trim()) => {
+                return Err(TelemetryError::NotALevel { word: directive.trim().to_owned() });
+            }
             Err(_) => rest.push(directive.to_owned()),
         }
     }
     ours.extend(rest);
-    EnvFilter::builder().parse(ours.join(","))
+    Ok(EnvFilter::builder().parse(ours.join(","))?)
+}
+
+/// Whether a directive has neither a level nor the form of a target of tollpass or of a span.
+fn is_bare(directive: &str) -> bool {
+    !directive.contains(['=', '[']) && directive.split("::").next() != Some("tollpass")
 }
 
 #[cfg(test)]
@@ -120,6 +138,17 @@ mod tests {
             assert_eq!(filter(text, "info").unwrap().to_string(), expected, "{text:?}");
         }
         assert!(filter("tollpass=loud", "info").is_err());
+    }
+
+    #[test]
+    fn a_word_that_is_not_a_level_is_an_error() {
+        for text in ["verbose", "info,verbose", "warning", " Informational ", "h2"] {
+            let error = filter(text, "info").unwrap_err().to_string();
+            assert!(error.contains("is not a level") && error.contains("debug"), "{text}: {error}");
+        }
+        for text in ["INFO", "tollpass", "tollpass::chain", "h2=debug", "warn,[request]", "3"] {
+            assert!(filter(text, "info").is_ok(), "{text}");
+        }
     }
 
     #[test]
