@@ -32,7 +32,7 @@ pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, RunOrders, Served, ca_files};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
-use crate::admin::{ClientCount, Listening, RunOrder, Runs};
+use crate::admin::{CaLocation, ClientCount, Listening, RunOrder, Runs};
 use crate::chain;
 use crate::chain::external::{ExternalSettings, ExternalSigner, SignerPlace};
 use crate::chain::keystore;
@@ -91,6 +91,8 @@ pub struct App {
     token: Option<RouteToken>,
     /// Knows the clients, if there are any.
     authenticator: Option<Arc<Authenticator>>,
+    /// Without a wallet, reserves the state directory for the admin socket.
+    plain_lock: Option<FileLock>,
 }
 
 /// The additional parts of a proxy that pays.
@@ -106,11 +108,13 @@ struct PaidServices {
 }
 
 /// The source of the key.
-pub enum SignerSource {
+enum SignerSource {
     /// The keystore, key file or signer of the configuration, opened while the proxy already listens.
     Configured(config::WalletConfig),
     /// A signer of the caller.
     Given(Arc<WalletSigner>),
+    /// One that was opened and reserved before.
+    Open(Arc<WalletSigner>, Option<KeyLock>),
 }
 
 impl App {
@@ -134,12 +138,13 @@ impl App {
         let forward = Forward::new(&settings);
         let paying =
             key.map(|key| PaidServices::build(&config, key, config.chain.clone(), &forward)).transpose()?;
+        let interception = interception(&config)?;
         let (mut clients, mut runs) = (None, None);
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
             let (opener, orders) =
                 Runs::new(paying.payments.clone(), config.limits.runs, config.limits.drain_timeout);
-            let listening = Listening { address, is_tls: config.is_tls };
+            let listening = listening(address, &config, interception.as_ref());
             let served = admin::serve(&path, paying.channels.clone(), listening, opener.clone(), &shutdown);
             runs = Some((opener, orders));
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
@@ -153,10 +158,9 @@ impl App {
             false => None,
         };
         let authenticator = authenticator(&config)?.map(Arc::new);
-        let interception = interception(&config)?;
-        let dry_run = None;
         Ok(Self {
-            dry_run,
+            dry_run: None,
+            plain_lock: None,
             token,
             authenticator,
             ports,
@@ -193,6 +197,38 @@ impl App {
     /// Opens ports for runs of a proxy that pays, once it runs.
     pub fn runs(&self) -> Option<&Runs> {
         self.runs.as_ref().map(|(runs, _)| runs)
+    }
+
+    /// Opens the configured wallet now instead of while the proxy serves, and reserves its key: a caller that announces the
+    /// proxy can tell first if it could never pay. May prompt for a password.
+    ///
+    /// # Errors
+    /// The key cannot be loaded, or another process pays with it.
+    pub async fn unlock(&mut self) -> Result<(), StartError> {
+        let Some(paying) = &mut self.paying else { return Ok(()) };
+        if let SignerSource::Configured(wallet) = &paying.key {
+            let key = SignerSource::Configured(wallet.clone());
+            let (signer, key_lock) = open_key(key, &self.config).await?;
+            paying.key = SignerSource::Open(signer, key_lock);
+        }
+        Ok(())
+    }
+
+    /// Lets commands find a proxy without a wallet, too: one with a wallet has its admin socket from the start.
+    ///
+    /// # Errors
+    /// The state directory cannot be used, or another process uses it. The proxy works without.
+    pub fn open_status(&mut self) -> Result<(), StartError> {
+        if self.paying.is_some() {
+            return Ok(());
+        }
+        let lock = lock_directory(&self.config.state_dir)?;
+        let path = admin::socket(&self.config.state_dir);
+        let listening = listening(self.address(), &self.config, self.interception.as_ref());
+        let served = admin::serve_status(&path, listening, &self.shutdown);
+        served.map_err(|source| StartError::Admin { path, source })?;
+        self.plain_lock = Some(lock);
+        Ok(())
     }
 
     /// Makes this a dry run, which signs nothing: the key is not opened and the node not contacted. Returns the tally of
@@ -423,6 +459,15 @@ impl StandalonePayments {
     }
 }
 
+/// What the admin socket says about the proxy's own port.
+fn listening(address: SocketAddr, config: &Config, interception: Option<&Interception>) -> Listening {
+    let ca = interception.map(|interception| {
+        let authority = interception.leaves.authority();
+        CaLocation { certificate: authority.path().to_owned(), key: authority.key_path().to_owned() }
+    });
+    Listening { address, is_tls: config.is_tls, ca }
+}
+
 /// The local CA and its certificates, if any host is intercepted.
 fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     let hosts = config.intercept.hosts.clone();
@@ -496,19 +541,25 @@ pub fn open_journal(state_dir: &Path) -> Result<(Journal, impl Sized), StartErro
     Ok((Journal::open(state_dir)?, lock))
 }
 
-/// Creates the state directory, locks it and makes its files private.
+/// Creates the state directory, locks it and makes the files of the journal private.
 fn lock(path: &Path) -> Result<FileLock, StartError> {
+    let lock = lock_directory(path)?;
+    // SQLite creates its other files with the permissions of this one.
+    private::own(&path.join(journal::FILE))?;
+    for file in journal::sidecar_files(path).into_iter().filter(|file| file.exists()) {
+        private::own(&file)?;
+    }
+    Ok(lock)
+}
+
+/// Creates the state directory and locks it.
+fn lock_directory(path: &Path) -> Result<FileLock, StartError> {
     let failed = |source| StartError::StateDir { path: path.to_owned(), source };
     private::create_directory(path)?;
     let lock = private::own(&path.join(LOCK))?;
     match lock.try_lock() {
         Ok(()) => {
             inspect_state(path)?;
-            // SQLite creates its other files with the permissions of this one.
-            private::own(&path.join(journal::FILE))?;
-            for file in journal::sidecar_files(path).into_iter().filter(|file| file.exists()) {
-                private::own(&file)?;
-            }
             Ok(FileLock(lock))
         }
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_owned() }),
@@ -600,12 +651,7 @@ async fn start(
     shutdown: Shutdown,
 ) -> Result<Option<KeyLock>, StartError> {
     let prepared = async {
-        let signer = match key {
-            SignerSource::Given(signer) => signer,
-            SignerSource::Configured(wallet) => Arc::new(unlock(wallet, &config.state_dir).await?),
-        };
-        let reserve = |directory: &PathBuf| KeyLock::reserve(directory, signer.address(), &config.state_dir);
-        let key_lock = config.runtime_dir.as_ref().map(reserve).transpose()?.flatten();
+        let (signer, key_lock) = open_key(key, config).await?;
         let Some(chain) = chain else {
             payments.start_without_chain(signer).await;
             return Ok(key_lock);
@@ -623,6 +669,24 @@ async fn start(
         shutdown.begin();
     }
     prepared
+}
+
+/// Opens the key, and reserves it.
+///
+/// # Errors
+/// It cannot be loaded, or another process pays with it.
+async fn open_key(
+    key: SignerSource,
+    config: &Config,
+) -> Result<(Arc<WalletSigner>, Option<KeyLock>), StartError> {
+    let signer = match key {
+        SignerSource::Open(signer, key_lock) => return Ok((signer, key_lock)),
+        SignerSource::Given(signer) => signer,
+        SignerSource::Configured(wallet) => Arc::new(unlock(wallet, &config.state_dir).await?),
+    };
+    let reserve = |directory: &PathBuf| KeyLock::reserve(directory, signer.address(), &config.state_dir);
+    let key_lock = config.runtime_dir.as_ref().map(reserve).transpose()?.flatten();
+    Ok((signer, key_lock))
 }
 
 /// The file in the state directory that keys for other purposes are derived from if the wallet's is with a signer.

@@ -279,7 +279,12 @@ pub async fn set_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<Per
 async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
     match open(path).await {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             Ok(None)
         }
         Err(source) => Err(AdminError::Connect { path: path.to_owned(), source }),

@@ -1,6 +1,7 @@
 //! The requests that the admin socket accepts.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,12 @@ pub struct Status {
     /// Whether clients must speak TLS to it.
     #[serde(default)]
     pub is_tls: bool,
+    /// Whether it has no wallet, so that it never pays.
+    #[serde(default)]
+    pub never_pays: bool,
+    /// The CA that it signs with for the hosts that it intercepts; `None` if it intercepts none.
+    #[serde(default)]
+    pub ca: Option<CaLocation>,
     /// What it has paid so far.
     pub bill: SpendingReport,
     /// Whether nothing is signed (`tollpass freeze`).
@@ -23,6 +30,23 @@ pub struct Status {
     /// The offers that could not be paid since the start.
     #[serde(default)]
     pub unsupported: Vec<UnsupportedOffers>,
+}
+
+/// The files of a CA.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CaLocation {
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+}
+
+impl CaLocation {
+    /// Whether tollpass has created it in this state directory.
+    #[must_use]
+    pub fn is_in(&self, state_dir: &Path) -> bool {
+        self.certificate.parent() == Some(state_dir)
+    }
 }
 
 /// A decision of the operator about a payment that waits for approval.

@@ -13,9 +13,7 @@ pub use client::{
     operate, paused, pending, plan, plan_allowance, resume, revoke, run_report, set_allowance, status,
 };
 pub use client_count::ClientCount;
-pub use endpoints::RunRequest;
-#[cfg(feature = "testing")]
-pub use endpoints::Status;
+pub use endpoints::{CaLocation, RunRequest, Status};
 pub use runs::{OpenRun, RunOrder, RunPort, RunRefused, Runs};
-pub use server::{Listening, serve};
+pub use server::{Listening, serve, serve_status};
 pub use socket::{check_path, socket};

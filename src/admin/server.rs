@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::Permissions;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,13 +25,14 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE,
+    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, CaLocation, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE,
     OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT,
     RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
 use crate::channels::{AllowanceName, Channels, Operation, OperationError, Permit2Allowance};
+use crate::payments::SpendingReport;
 use crate::shutdown::Shutdown;
 
 /// How long a client may take to send its request head.
@@ -42,16 +44,31 @@ const PAUSE: Duration = Duration::from_millis(100);
 const RESTRICTED: &str = "the program belongs to a `tollpass run`, which cannot operate tollpass; `tollpass report` shows \
                           and ends its own report";
 
+/// What a proxy without a wallet answers to all but questions about itself.
+const NO_WALLET: &str =
+    "the running proxy has no [wallet]: it never pays, so there is nothing to show or operate";
+
 /// A response body.
 type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The port that clients connect to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Listening {
     /// Its address.
     pub address: SocketAddr,
     /// Whether it speaks TLS.
     pub is_tls: bool,
+    /// The CA that its clients must trust, if it intercepts any host.
+    pub ca: Option<CaLocation>,
+}
+
+impl Listening {
+    /// The status of a proxy that listens here and has no wallet.
+    fn without_wallet(&self) -> Status {
+        let Self { address: listen, is_tls, ca } = self.clone();
+        let (bill, unsupported) = (SpendingReport::default(), Vec::new());
+        Status { listen, is_tls, never_pays: true, ca, bill, is_frozen: false, unsupported }
+    }
 }
 
 /// State shared by admin connections.
@@ -76,6 +93,37 @@ pub fn serve(
     runs: Runs,
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
+    let clients = ClientCount::default();
+    let state = AdminState { channels, listen, clients: clients.clone(), runs, shutdown: shutdown.clone() };
+    accept(path, shutdown, move |request, peer| {
+        let state = state.clone();
+        async move { admit(request, &state, peer).await }
+    })?;
+    Ok(clients)
+}
+
+/// The same for a proxy without a wallet, which only says what it is.
+///
+/// # Errors
+/// The socket cannot be created.
+pub fn serve_status(path: &Path, listen: Listening, shutdown: &Shutdown) -> io::Result<()> {
+    accept(path, shutdown, move |request, _| {
+        let is_status = request.method() == Method::GET && request.uri().path() == STATUS;
+        let answer =
+            if is_status { json(&listen.without_wallet()) } else { plain(StatusCode::CONFLICT, NO_WALLET) };
+        std::future::ready(answer)
+    })
+}
+
+/// Listens on `path`, and answers each request, which comes from the process with this number.
+fn accept<A>(
+    path: &Path,
+    shutdown: &Shutdown,
+    answer: impl Fn(Request<Incoming>, Option<i32>) -> A + Clone + Send + Sync + 'static,
+) -> io::Result<()>
+where
+    A: Future<Output = Response<AnswerBody>> + Send + 'static,
+{
     let (short, _directory) = socket::short(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -83,8 +131,6 @@ pub fn serve(
     }
     let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let clients = ClientCount::default();
-    let state = AdminState { channels, listen, clients: clients.clone(), runs, shutdown: shutdown.clone() };
     let stopping = shutdown.clone();
     shutdown.spawn(async move {
         loop {
@@ -93,7 +139,7 @@ pub fn serve(
                 () = stopping.stopping() => return,
             };
             match accepted {
-                Ok((stream, _)) => stopping.spawn(connection(stream, state.clone())),
+                Ok((stream, _)) => stopping.spawn(connection(stream, answer.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "accepting on the admin socket failed; retrying");
                     tokio::time::sleep(PAUSE).await;
@@ -101,15 +147,18 @@ pub fn serve(
             }
         }
     });
-    Ok(clients)
+    Ok(())
 }
 
-async fn connection(stream: UnixStream, state: AdminState) {
+async fn connection<A: Future<Output = Response<AnswerBody>>>(
+    stream: UnixStream,
+    answer: impl Fn(Request<Incoming>, Option<i32>) -> A,
+) {
     // The process that has connected.
     let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
-    let service = service_fn(move |request| {
-        let state = state.clone();
-        async move { Ok::<_, Infallible>(admit(request, &state, peer).await) }
+    let service = service_fn(|request| {
+        let answering = answer(request, peer);
+        async move { Ok::<_, Infallible>(answering.await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -134,7 +183,8 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
         (&Method::GET, STATUS) => {
             let bill = payments.run_report(&run.account);
             let (listen, is_tls, is_frozen) = (run.address, false, payments.is_frozen());
-            json(&Status { listen, is_tls, bill, is_frozen, unsupported: Vec::new() })
+            let (never_pays, ca, unsupported) = (false, state.listen.ca.clone(), Vec::new());
+            json(&Status { listen, is_tls, never_pays, ca, bill, is_frozen, unsupported })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
@@ -244,9 +294,14 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
 impl AdminState {
     fn status(&self) -> Status {
         let payments = self.channels.payments();
-        let Listening { address: listen, is_tls } = self.listen;
         let (is_frozen, unsupported) = (payments.is_frozen(), payments.unsupported());
-        Status { listen, is_tls, bill: payments.report(), is_frozen, unsupported }
+        Status {
+            never_pays: false,
+            bill: payments.report(),
+            is_frozen,
+            unsupported,
+            ..self.listen.without_wallet()
+        }
     }
 
     /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client

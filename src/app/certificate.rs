@@ -29,7 +29,7 @@ fn issue(error: &TlsFileError) -> ConfigIssue {
         }
         _ => ("tls_cert", "name a file with the server's certificate and its intermediates, PEM"),
     };
-    ConfigIssue { key: key.to_owned(), problem: error.to_string(), remedy: remedy.to_owned() }
+    ConfigIssue::new(key, error.to_string(), remedy)
 }
 
 /// Warns of a certificate that clients reject, and returns why they do.

@@ -14,6 +14,16 @@ use crate::private::PrivateFileError;
 use crate::protocol::Address;
 use crate::tls::{AuthorityError, LeafError};
 
+/// What to do, unless the error itself says so.
+fn state_remedy(error: &PrivateFileError) -> &'static str {
+    match error {
+        PrivateFileError::Io { .. } => {
+            "; set state_dir to a directory that this user can create and write, such as \"~/.local/state/tollpass\""
+        }
+        _ => "",
+    }
+}
+
 /// Why a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -44,7 +54,7 @@ pub enum StartError {
     #[error("a worker thread has failed; the log says why")]
     WorkerEnded,
     /// The state directory cannot be created or used.
-    #[error("cannot use the state directory {}: {source}", path.display())]
+    #[error("cannot use the state directory {}: {source}; set state_dir to another one", path.display())]
     StateDir {
         /// The directory.
         path: PathBuf,
@@ -52,7 +62,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The state directory, or a file in it, is accessible to other users.
-    #[error("cannot use the state directory: {0}")]
+    #[error("cannot use the state directory: {0}{remedy}", remedy = state_remedy(.0))]
     StateFile(#[from] PrivateFileError),
     /// Another process uses the state directory.
     #[error("another tollpass uses the state directory {}; stop it, or choose another state_dir", path.display())]

@@ -1,7 +1,7 @@
 //! Reserves a key for one process of the user: two that pay with it would not know each other's promises, budgets and
 //! transactions.
 
-use std::fs::TryLockError;
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::file_lock::FileLock;
 use crate::private;
 use crate::protocol::Address;
 
-/// The directory of the lock files, in the user's runtime directory.
+/// The directory of the lock files, in the user's runtime directory or, if there is none, with the user's other state.
 const DIRECTORY: &str = "tollpass";
 /// The most that is read of the state directory's path in a lock file, in bytes.
 const MAX_PATH: u64 = 4096;
@@ -48,6 +48,7 @@ impl KeyLock {
             }
             Err(TryLockError::Error(error)) => return Ok(unlocked(&error.to_string())),
         }
+        warn_of_earlier(&mut file, payer, state_dir);
         let mut name = || -> std::io::Result<()> {
             file.set_len(0)?;
             file.rewind()?;
@@ -60,10 +61,26 @@ impl KeyLock {
     }
 }
 
+/// Warns if the key has paid from another state directory, which is still there.
+fn warn_of_earlier(file: &mut File, payer: Address, state_dir: &Path) {
+    let mut earlier = String::new();
+    // Without its content, there is nothing to compare with.
+    let _ = file.take(MAX_PATH).read_to_string(&mut earlier);
+    let earlier = Path::new(&earlier);
+    if earlier != state_dir && earlier.is_absolute() && earlier.is_dir() {
+        tracing::warn!(
+            %payer,
+            earlier = %earlier.display(),
+            "this key has paid with another state directory before: what was signed there is not known here, so budgets and \
+             channels are counted again; use that state_dir, or give each a key of its own"
+        );
+    }
+}
+
 fn unlocked(reason: &str) -> Option<KeyLock> {
     tracing::warn!(
         reason,
-        "cannot reserve the key in XDG_RUNTIME_DIR: a second tollpass with the same key would not be noticed"
+        "cannot reserve the key: a second tollpass with the same key would not be noticed"
     );
     None
 }
@@ -91,6 +108,20 @@ mod tests {
         assert!(held.is_some());
         let refused = reserve(ALICE, "/one").map(drop).unwrap_err().to_string();
         assert!(refused.contains("state directory /2;"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_that_has_paid_from_another_directory_is_still_usable() {
+        let runtime = tempfile::tempdir().unwrap();
+        let reserve = |state: &Path| KeyLock::reserve(runtime.path(), ALICE, state).unwrap();
+        let content = || {
+            let path = runtime.path().join(DIRECTORY).join(format!("{ALICE}.lock"));
+            std::fs::read_to_string(path).unwrap()
+        };
+        for state in ["/a/longer/path", "/b"] {
+            drop(reserve(Path::new(state)));
+            assert_eq!(content(), state);
+        }
     }
 
     #[test]

@@ -45,11 +45,7 @@ pub fn open(entry: &OriginTlsConfig) -> Result<OpenedOriginTls, Vec<ConfigIssue>
             "certificate" => "name a file with the origin's own certificate, PEM",
             _ => "name a file with certificates, PEM",
         };
-        issues.push(ConfigIssue {
-            key: format!("upstream.tls[{index}].{key}"),
-            problem: error.to_string(),
-            remedy: remedy.to_owned(),
-        });
+        issues.push(ConfigIssue::new(format!("upstream.tls[{index}].{key}"), error.to_string(), remedy));
     };
     let mut untimely = Vec::new();
     let mut timed = |path: &Path, validity: std::ops::Range<SystemTime>| {

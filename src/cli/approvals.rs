@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
+use super::config_args::ConfigArgs;
 use super::output::print;
-use super::running::RunningArgs;
 use super::table::{Column, table};
 use crate::payments::journal::{FILE, Journal};
 use crate::payments::{ListedApproval, listed_approvals};
@@ -25,7 +26,7 @@ revoke ID` ends one at once.";
 pub struct ApprovalsArgs {
     /// The proxy.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// Write the result as JSON, with prices in base units and times in seconds since 1970
     #[arg(long)]
     pub json: bool,
@@ -46,13 +47,16 @@ pub enum ApprovalsCommand {
 
 /// Lists standing approvals, or revokes one.
 pub async fn run(args: ApprovalsArgs) -> anyhow::Result<()> {
-    let state_dir = args.running.state_dir()?;
+    let state_dir = args.place.state_dir()?;
     let socket = admin::socket(&state_dir);
     if let Some(ApprovalsCommand::Revoke { id }) = args.command {
         if admin::revoke(&socket, id).await?.is_none() && !app::revoke_approval(&state_dir, id)? {
             bail!("standing approval {id} not found: see `tollpass approvals`");
         }
-        return print(format!("revoked: {id}\n"));
+        return print(match args.json {
+            true => json!({ "revoked": id }).to_string() + "\n",
+            false => format!("revoked: {id}\n"),
+        });
     }
     let listed = match admin::approvals(&socket).await? {
         Some(listed) => listed,
@@ -61,7 +65,7 @@ pub async fn run(args: ApprovalsArgs) -> anyhow::Result<()> {
             let mut standing = Journal::open(&state_dir)?.standing_approvals()?;
             standing.retain(|approval| now < approval.until);
             // With only a state directory, there is no configuration that could name tokens.
-            let config = args.running.state_dir.is_none().then(|| args.running.config.load()).transpose()?;
+            let config = args.place.load_unless_state_is_given()?;
             listed_approvals(standing, &config.map(|config| config.assets).unwrap_or_default())
         }
         None => Vec::new(),

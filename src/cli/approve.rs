@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
+use super::config_args::{ConfigArgs, not_running};
 use super::output::print;
-use super::running::{RunningArgs, not_running};
 use crate::admin;
 use crate::payments::PendingApproval;
 
@@ -28,9 +29,12 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 pub struct ApproveArgs {
     /// The proxy.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// The ID shown by `tollpass pending`
     pub id: u64,
+    /// Write the payment as JSON, with its price in base units
+    #[arg(long)]
+    pub json: bool,
     /// Also approve further payments to this host, payee and asset up to this price
     #[arg(long)]
     pub always: bool,
@@ -44,19 +48,22 @@ pub struct ApproveArgs {
 pub struct DenyArgs {
     /// The proxy.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// The ID shown by `tollpass pending`
     pub id: u64,
+    /// Write the payment as JSON, with its price in base units
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Approves a payment.
 pub async fn approve(args: ApproveArgs) -> anyhow::Result<()> {
-    decide(&args.running, args.id, true, args.always.then_some(args.lasts)).await
+    decide(&args.place, args.id, true, args.always.then_some(args.lasts), args.json).await
 }
 
 /// Denies a payment.
 pub async fn deny(args: DenyArgs) -> anyhow::Result<()> {
-    decide(&args.running, args.id, false, None).await
+    decide(&args.place, args.id, false, None, args.json).await
 }
 
 /// Parses how long a standing approval lasts.
@@ -66,15 +73,21 @@ fn lasting(text: &str) -> Result<Duration, String> {
 }
 
 async fn decide(
-    running: &RunningArgs,
+    place: &ConfigArgs,
     id: u64,
     is_approved: bool,
     always_for: Option<Duration>,
+    as_json: bool,
 ) -> anyhow::Result<()> {
-    let socket = running.socket()?;
+    let socket = place.socket()?;
     let decided = admin::decide(&socket, id, is_approved, always_for).await?;
-    let PendingApproval { shown, method, url, host, payee, .. } =
-        decided.ok_or_else(|| not_running(&socket))?;
+    let decided = decided.ok_or_else(|| not_running(&socket))?;
+    if as_json {
+        let always_for_s = always_for.map(|lasts| lasts.as_secs());
+        let result = json!({ "is_approved": is_approved, "always_for_s": always_for_s, "payment": decided });
+        return print(result.to_string() + "\n");
+    }
+    let PendingApproval { shown, method, url, host, payee, .. } = decided;
     let word = if is_approved { "approved" } else { "denied" };
     print(format!("{word}: {shown} for {method} {url}\n"))?;
     match always_for {

@@ -1,8 +1,6 @@
 //! `tollpass approve-token`: lets Permit2 move a stated amount of a token, or shows how much it may move; through the
 //! running proxy or, if none is running, with the wallet itself.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, bail};
 use clap::Args;
 use ethers_core::types::U256;
@@ -10,7 +8,7 @@ use serde_json::json;
 
 use super::channels::backend::Backend;
 use super::config_args::ConfigArgs;
-use super::confirm::agreed;
+use super::confirm::confirm;
 use super::output::{print, tell};
 use super::progress::with_progress;
 use crate::channels::{AllowanceChange, AllowanceName, Permit2Allowance};
@@ -52,12 +50,9 @@ pub struct ApproveTokenArgs {
     /// Show what Permit2 may move
     #[arg(long)]
     pub show: bool,
-    /// The configuration.
+    /// The configuration and the state directory.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The state directory, overriding the configuration
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub place: ConfigArgs,
     /// Write the allowance as JSON
     #[arg(long)]
     pub json: bool,
@@ -75,10 +70,7 @@ struct NamedToken {
 /// Shows or sets the allowance.
 pub async fn run(args: ApproveTokenArgs) -> anyhow::Result<()> {
     // With only a state directory, a running proxy can be asked; without one, a configuration is needed.
-    let config = match (&args.state_dir, &args.config.config) {
-        (Some(_), None) => None,
-        _ => Some(args.config.load()?),
-    };
+    let config = args.place.load_unless_state_is_given()?;
     let assets = config.as_ref().map_or_else(well_known, |config| config.assets.to_vec());
     let token = NamedToken::find(&args.token, &args.network, &assets)?;
     let amount = match (args.unlimited, args.amount.join(" ")) {
@@ -86,16 +78,13 @@ pub async fn run(args: ApproveTokenArgs) -> anyhow::Result<()> {
         (false, text) if text.is_empty() => None,
         (false, text) => Some(token.amount(&text)?),
     };
-    let backend = Backend::open(args.state_dir.clone(), config).await?;
+    let backend = Backend::open(args.place.state_dir()?, config).await?;
     let done = match amount {
-        None => backend.allowance(&token.name).await.map(Some),
+        None => backend.allowance(&token.name).await,
         Some(amount) => set(&backend, &token, amount, args.yes).await,
     };
     backend.close().await;
-    let Some(Permit2Allowance { amount, .. }) = done? else {
-        tell("Aborted");
-        return Ok(());
-    };
+    let Permit2Allowance { amount, .. } = done?;
     if args.json {
         let AllowanceName { chain_id, token } = token.name;
         let is_unlimited = amount == U256::MAX;
@@ -113,12 +102,12 @@ async fn set(
     token: &NamedToken,
     amount: U256,
     is_agreed: bool,
-) -> anyhow::Result<Option<Permit2Allowance>> {
+) -> anyhow::Result<Permit2Allowance> {
     let wanted = Permit2Allowance { name: token.name, amount };
     let AllowanceChange { owner, spender, present, transactions, wei } =
         backend.plan_allowance(&wanted).await?;
     if transactions == 0 {
-        return Ok(Some(Permit2Allowance { amount: present, ..wanted }));
+        return Ok(Permit2Allowance { amount: present, ..wanted });
     }
     let steps = if transactions > 1 { " in 2 transactions, as the token wants 0 in between" } else { "" };
     tell(format_args!(
@@ -127,8 +116,8 @@ async fn set(
         token.name.chain_id,
         token.show(present),
     ));
-    if !is_agreed && !agreed()? {
-        return Ok(None);
+    if !is_agreed {
+        confirm()?;
     }
     let set = with_progress(backend.set_allowance(&wanted)).await?;
     // Some tokens count down from less than the largest number.
@@ -138,7 +127,7 @@ async fn set(
             token.show(set.amount)
         );
     }
-    Ok(Some(set))
+    Ok(set)
 }
 
 impl NamedToken {

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
+use super::config_args::ConfigArgs;
 use super::output::print;
-use super::running::RunningArgs;
 use crate::payments::BudgetView;
 use crate::payments::journal::{FILE, Journal};
 use crate::{admin, app};
@@ -29,7 +29,7 @@ them as made now.";
 pub struct BudgetArgs {
     /// The configuration and the state directory.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// Write the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -47,11 +47,14 @@ pub enum BudgetCommand {
 
 /// Shows the budgets, or resets their clock.
 pub async fn run(args: BudgetArgs) -> anyhow::Result<()> {
-    let state_dir = args.running.state_dir()?;
+    let state_dir = args.place.state_dir()?;
     if let Some(BudgetCommand::ResetClock) = args.command {
         let (mut journal, _lock) = app::open_journal(&state_dir)?;
         journal.reset_budget_clock(minute())?;
-        return print("payments in the future now count as made at this time\n");
+        return print(match args.json {
+            true => "{\"reset\":true}\n",
+            false => "payments in the future now count as made at this time\n",
+        });
     }
     let views = match admin::budgets(&admin::socket(&state_dir)).await? {
         Some(views) => views,
@@ -64,7 +67,7 @@ pub async fn run(args: BudgetArgs) -> anyhow::Result<()> {
                 );
             }
             let mut budgets = Journal::open(&state_dir)?.budgets(minute())?;
-            budgets.define(&args.running.config.load()?.policy.budgets);
+            budgets.define(&args.place.load()?.policy.budgets);
             budgets.views()
         }
     };

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::config_args::ConfigArgs;
 use super::output::print;
@@ -53,6 +54,9 @@ pub struct CheckArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Write the report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Prints the report.
@@ -61,8 +65,8 @@ pub struct CheckArgs {
 /// A check failed, or standard output cannot be written.
 pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
-    let mut report = CheckReport::new();
-    match &args.config.config {
+    let mut report = CheckReport::new(args.json);
+    match args.config.file() {
         Some(path) => report.good("config", &path.display()),
         None => report.good("config", &"environment variables only"),
     }
@@ -98,10 +102,17 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         Some(wallet) => paying(&config, wallet, &mut report).await,
         None => report.note("wallet", &"no [wallet]: a plain proxy that never pays"),
     }
-    if report.failures > 0 {
-        bail!("{} of the checks failed", report.failures);
+    let CheckReport { failures, lines, printed } = report;
+    let printed = match lines {
+        Some(lines) => {
+            print(serde_json::to_string_pretty(&json!({ "failures": failures, "checks": lines }))? + "\n")
+        }
+        None => printed,
+    };
+    if failures > 0 {
+        bail!("{failures} of the checks failed");
     }
-    report.printed
+    printed
 }
 
 /// Checks what could keep `serve` from starting: its log file, its ports and the state directory.
@@ -429,15 +440,16 @@ fn describe(rule: &Rule) -> String {
     }
 }
 
-/// Prints the lines of the report and counts failures.
+/// Prints the lines of the report, or collects them for JSON, and counts failures.
 struct CheckReport {
     failures: usize,
+    lines: Option<Vec<Value>>,
     printed: anyhow::Result<()>,
 }
 
 impl CheckReport {
-    fn new() -> Self {
-        Self { failures: 0, printed: Ok(()) }
+    fn new(as_json: bool) -> Self {
+        Self { failures: 0, lines: as_json.then(Vec::new), printed: Ok(()) }
     }
 
     fn good(&mut self, what: &str, text: &dyn std::fmt::Display) {
@@ -454,7 +466,10 @@ impl CheckReport {
     }
 
     fn line(&mut self, verdict: &str, what: &str, text: &dyn std::fmt::Display) {
-        if self.printed.is_ok() {
+        if let Some(lines) = &mut self.lines {
+            let verdict = verdict.to_ascii_lowercase();
+            lines.push(json!({ "verdict": verdict, "what": what, "text": text.to_string() }));
+        } else if self.printed.is_ok() {
             self.printed = print(format!("{verdict:6} {what:9} {text}\n"));
         }
     }

@@ -1,26 +1,121 @@
-//! The option that names the configuration file.
+//! The options that name the configuration file and the state directory, before or after any subcommand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 
+use crate::admin;
 use crate::app;
 use crate::config::Config;
 
-#[derive(Clone, Debug, Args)]
+/// The default configuration file, in the directory for the user's configuration.
+const DEFAULT_FILE: &str = "tollpass/proxy.toml";
+
+#[derive(Clone, Debug, Default, Args)]
 pub struct ConfigArgs {
-    /// The configuration file; if omitted, only environment variables are used
-    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG")]
+    /// The configuration file; if omitted, $XDG_CONFIG_HOME/tollpass/proxy.toml or ~/.config/tollpass/proxy.toml, if it
+    /// exists
+    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG", global = true)]
     pub config: Option<PathBuf>,
+    /// The state directory, overriding the configuration
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
 }
 
 impl ConfigArgs {
+    /// The configuration file, if there is one.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| default_file().filter(|path| path.exists()))
+    }
+
     /// Loads the configuration.
     pub fn load(&self) -> anyhow::Result<Config> {
-        let mut config = Config::load(self.config.as_deref())?;
-        app::check_writers(self.config.as_deref(), &mut config)?;
-        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        config.runtime_dir = runtime_dir.filter(|path| path.is_absolute());
+        let file = self.file();
+        let mut config = Config::load(file.as_deref())?;
+        app::check_writers(file.as_deref(), &mut config)?;
+        if let Some(directory) = &self.state_dir {
+            config.state_dir = std::path::absolute(directory)?;
+        }
+        config.runtime_dir = key_locks();
         Ok(config)
     }
+
+    /// Loads the configuration, unless only the state directory is given: a running proxy, or what is stored there, is
+    /// enough for many commands.
+    pub(super) fn load_unless_state_is_given(&self) -> anyhow::Result<Option<Config>> {
+        match (&self.state_dir, &self.config) {
+            (Some(_), None) => Ok(None),
+            _ => self.load().map(Some),
+        }
+    }
+
+    /// The state directory of the proxy.
+    ///
+    /// # Errors
+    /// The configuration cannot be loaded, or the directory that the option names does not exist: a command must not
+    /// create another one because of a typo.
+    pub(super) fn state_dir(&self) -> anyhow::Result<PathBuf> {
+        let Some(path) = &self.state_dir else { return Ok(self.load()?.state_dir) };
+        if !path.is_dir() {
+            bail!(
+                "the state directory {} does not exist, so it contains no journal, and no proxy is running on it; name the \
+                 right one with --state-dir, or its configuration with --config",
+                path.display()
+            );
+        }
+        Ok(std::path::absolute(path)?)
+    }
+
+    /// The admin socket of the proxy.
+    ///
+    /// # Errors
+    /// The configuration cannot be loaded.
+    pub(super) fn socket(&self) -> anyhow::Result<PathBuf> {
+        Ok(admin::socket(&self.state_dir()?))
+    }
+
+    /// What a proxy without a wallet says at its start.
+    pub(super) fn without_wallet(&self) -> String {
+        match (self.file(), default_file()) {
+            (Some(file), _) => format!("{} has no [wallet], so this proxy never pays", file.display()),
+            (None, file) => {
+                let missing =
+                    file.map(|file| format!(" ({} does not exist)", file.display())).unwrap_or_default();
+                format!(
+                    "started without a configuration{missing}, so this proxy never pays; `tollpass init` creates a key and a \
+                     configuration, and --config names another file"
+                )
+            }
+        }
+    }
+}
+
+/// The file that is read if no other one is named. Its directory may not exist.
+pub(super) fn default_file() -> Option<PathBuf> {
+    let directory = path_in("XDG_CONFIG_HOME").or_else(|| Some(path_in("HOME")?.join(".config")))?;
+    Some(directory.join(DEFAULT_FILE))
+}
+
+/// Where a process reserves its key. Set to a path that is not absolute, the variable switches that off.
+fn key_locks() -> Option<PathBuf> {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
+        Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_absolute()),
+        None => path_in("XDG_STATE_HOME").or_else(|| Some(path_in("HOME")?.join(".local/state"))),
+    }
+}
+
+/// The absolute path that a variable contains.
+fn path_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// The error if no proxy listens on `socket`.
+pub(super) fn not_running(socket: &Path) -> anyhow::Error {
+    let directory = socket.parent().unwrap_or(socket);
+    anyhow!(
+        "no proxy is running on {}; start `tollpass serve`, or name another configuration with --config, or state directory \
+         with --state-dir",
+        directory.display()
+    )
 }

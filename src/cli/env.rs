@@ -20,10 +20,6 @@ use crate::tls;
 
 /// What `tollpass env --help` shows below the options.
 const AFTER_HELP: &str = "\
-Example:
-  eval \"$(tollpass env)\"
-  eval \"$(tollpass env --unset)\"
-
 The variables are those that `tollpass run` sets: the proxy's address and, if HTTPS
 interception is on, files with the local CA in addition to what programs trusted before.
 If the proxy speaks TLS (tls_cert), its URL begins with https:// and has a host name of the
@@ -86,7 +82,8 @@ async fn to_set(
     client: &ClientArgs,
     no_proxy: &[OsString],
 ) -> anyhow::Result<Vec<Variable>> {
-    let (address, is_tls) = match admin::status(&admin::socket(&config.state_dir)).await? {
+    let running = admin::status(&admin::socket(&config.state_dir)).await?;
+    let (address, is_tls) = match &running {
         Some(status) => (status.listen, status.is_tls),
         None if config.listen.port() == 0 => {
             bail!(
@@ -106,7 +103,7 @@ async fn to_set(
     };
     let place = if is_tls { tls_place(config, address)? } else { ProxyPlace::plain(address) };
     let present = |name: &str| std::env::var_os(name);
-    let trust = trust::files(config, present)?;
+    let trust = trust::files(config, running.as_ref(), present)?;
     let user = client.user(config, address)?;
     let user = user.as_ref().map(|user| user.as_str());
     Ok(environment::variables(&place, user, trust.as_ref(), no_proxy, present))

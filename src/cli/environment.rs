@@ -2,8 +2,8 @@
 //! program, `env` prints them.
 //!
 //! Left out on purpose: `ALL_PROXY`, which would also send `ftp` and other protocols to a proxy that supports only
-//! HTTP, and which some programs take for SOCKS. Ruby's Bundler and npm use `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS`.
-//! Java has a key store of its own, and prints a message on each start if `JAVA_TOOL_OPTIONS` is set.
+//! HTTP, and which some programs take for SOCKS. Java has a key store of its own, and prints a message on each start if
+//! `JAVA_TOOL_OPTIONS` is set.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,11 +21,14 @@ pub(super) const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 pub(super) const NODE: &str = "NODE_USE_ENV_PROXY";
 /// The configuration file.
 pub(super) const CONFIG: &str = "TOLLPASS_CONFIG";
+/// The state directory.
+pub(super) const STATE_DIR: &str = "TOLLPASS_STATE_DIR";
 /// The number of the run that a program belongs to.
 pub(super) const RUN: &str = "TOLLPASS_RUN";
 /// Each replaces the root certificates of a program: OpenSSL and programs based on it, Go, Rust; curl; Python's
-/// requests and httplib2; git; pip; the AWS and Google Cloud tools; cargo; Nix; gRPC.
-pub(super) const BUNDLES: [&str; 11] = [
+/// requests and httplib2; git; pip; the AWS and Google Cloud tools; cargo; Nix; gRPC; npm and pnpm, whose cafile setting
+/// would replace what Node adds; Yarn; Bundler; Composer; Hex.
+pub(super) const BUNDLES: [&str; 16] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
     "REQUESTS_CA_BUNDLE",
@@ -37,6 +40,11 @@ pub(super) const BUNDLES: [&str; 11] = [
     "CARGO_HTTP_CAINFO",
     "NIX_SSL_CERT_FILE",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "npm_config_cafile",
+    "YARN_HTTPS_CA_FILE_PATH",
+    "BUNDLE_SSL_CA_CERT",
+    "COMPOSER_CAFILE",
+    "HEX_CACERTS_PATH",
 ];
 /// Each adds to the root certificates of a program: Node; Deno.
 pub(super) const ADDITIONS: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];

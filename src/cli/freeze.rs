@@ -1,9 +1,10 @@
 //! `tollpass freeze` and `tollpass thaw`: end all signing, and allow it again.
 
 use clap::Args;
+use serde_json::json;
 
+use super::config_args::ConfigArgs;
 use super::output::print;
-use super::running::RunningArgs;
 use crate::protocol::engine::Record;
 use crate::{admin, app};
 
@@ -20,15 +21,21 @@ without a running proxy.";
 pub struct FreezeArgs {
     /// The configuration and the state directory.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
+    /// Write the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Ends signing, or allows it again.
 pub async fn run(args: FreezeArgs, is_frozen: bool) -> anyhow::Result<()> {
-    let state_dir = args.running.state_dir()?;
+    let state_dir = args.place.state_dir()?;
     if admin::freeze(&admin::socket(&state_dir), is_frozen).await?.is_none() {
         let (mut journal, _lock) = app::open_journal(&state_dir)?;
         journal.write(None, &[Record::Frozen(is_frozen)])?;
+    }
+    if args.json {
+        return print(json!({ "is_frozen": is_frozen }).to_string() + "\n");
     }
     print(if is_frozen {
         "frozen: tollpass signs nothing, also after a restart, until `tollpass thaw`\n"

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::config_args::{ConfigArgs, default_file};
 use super::output::print;
 use crate::chain::keystore;
 use crate::chain::keystore::Password;
@@ -31,17 +32,21 @@ const CHANNELS: &[(&str, &str)] = &[
 /// What `tollpass init --help` shows below the options.
 const AFTER_HELP: &str = "\
 Creates keystore.json, a new key under a password, and proxy.toml, a commented
-configuration with a budget of a dollar a day, and prints the next steps. It never
-overwrites a file. x402 sellers need no node; --channels is for µRaiden sellers, and
+configuration with a budget of a dollar a day, and prints the next steps: in the
+directory that all commands read by default, unless --dir or --config says otherwise. It
+never overwrites a file. x402 sellers need no node; --channels is for µRaiden sellers, and
 adds no budget.";
 
 /// Create a key and a configuration
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct InitArgs {
-    /// Directory for keystore.json and proxy.toml; created if it does not exist
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// Directory for keystore.json and proxy.toml, created if it does not exist; by default, that of --config
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The configuration.
+    #[command(flatten)]
+    pub place: ConfigArgs,
     /// File that contains the password for the new keystore, with mode 600; by default,
     /// TOLLPASS_WALLET_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
@@ -57,18 +62,20 @@ pub struct InitArgs {
 /// Creates both files and prints the address and the next steps. Blocks, and prompts for the password if neither a file
 /// nor the environment provides it.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
-    let (keystore, config) = (args.dir.join(KEYSTORE), args.dir.join(CONFIG));
+    let config = args.file()?;
+    let directory = config.parent().unwrap_or(Path::new(""));
+    let keystore = directory.join(KEYSTORE);
     for path in [&keystore, &config] {
         // Checked before the password prompt; both files are also created with O_EXCL below.
         if path.symlink_metadata().is_ok() {
-            bail!("{} already exists; not overwriting it; choose another --dir", path.display());
+            bail!("{} already exists; not overwriting it; name another directory with --dir", path.display());
         }
     }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&args.dir)
-        .with_context(|| format!("cannot create the directory {}", args.dir.display()))?;
+        .create(Path::new(".").join(directory))
+        .with_context(|| format!("cannot create the directory {}", directory.display()))?;
     let password_file = args.password_file.as_deref().map(std::path::absolute).transpose()?;
     let text = configuration(password_file.as_deref(), &args.pay, args.channels)?;
     let password = Password::obtain_new(args.password_file.as_deref())?;
@@ -82,6 +89,15 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         )
     })?;
     print(next_steps(address, (&keystore, &config), args))
+}
+
+impl InitArgs {
+    /// The configuration file to create.
+    fn file(&self) -> anyhow::Result<PathBuf> {
+        let named =
+            self.dir.as_ref().map(|directory| directory.join(CONFIG)).or_else(|| self.place.config.clone());
+        named.or_else(default_file).context("HOME is not set; say with --dir where to create the files")
+    }
 }
 
 /// The example with the keys enabled that a paying proxy needs, a budget, and an entry for each host.
@@ -157,6 +173,8 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn next_steps(address: Address, (keystore, config): (&Path, &Path), args: &InitArgs) -> String {
+    let is_default = default_file().is_some_and(|default| default == config);
+    let option = if is_default { String::new() } else { format!(" --config {}", config.display()) };
     let (keystore, config) = (keystore.display(), config.display());
     let rules = match (args.channels, args.pay.is_empty()) {
         (true, _) => format!(
@@ -179,8 +197,8 @@ fn next_steps(address: Address, (keystore, config): (&Path, &Path), args: &InitA
          Next:\n\
          1. {rules}\n\
          2. Send a few dollars of USDC to {address}, on the network that your sellers name, such as Base. {ether}\n\
-         3. tollpass check --config {config}\n\
-         4. tollpass serve --config {config}\n"
+         3. tollpass check{option}\n\
+         4. tollpass serve{option}\n"
     )
 }
 
@@ -197,7 +215,8 @@ mod tests {
         fs::write(&path, password).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let pay = vec!["api.example.com".parse().unwrap()];
-        InitArgs { dir: directory.join("new/directory"), password_file: Some(path), pay, channels: false }
+        let dir = Some(directory.join("new/directory"));
+        InitArgs { dir, place: ConfigArgs::default(), password_file: Some(path), pay, channels: false }
     }
 
     #[test]
@@ -206,11 +225,11 @@ mod tests {
         let args = args(directory.path(), "correct horse\n");
         run(&args).unwrap();
 
-        let config = Config::load(Some(&args.dir.join(CONFIG))).unwrap();
+        let config = Config::load(Some(&args.file().unwrap())).unwrap();
         let wallet = config.wallet.unwrap();
         assert_eq!(wallet.password_file, args.password_file);
         let KeySource::Keystore(path) = wallet.source else { panic!("{:?}", wallet.source) };
-        assert_eq!(path, args.dir.join(KEYSTORE));
+        assert_eq!(path, args.file().unwrap().with_file_name(KEYSTORE));
         let password = Password::obtain(wallet.password_file.as_deref()).unwrap();
         keystore::open(&path, &password).unwrap();
         assert!(config.chain.is_none(), "it needs no node");
@@ -224,7 +243,7 @@ mod tests {
         let before = fs::read(&path).unwrap();
         for gone in [None, Some(CONFIG)] {
             if let Some(name) = gone {
-                fs::remove_file(args.dir.join(name)).unwrap();
+                fs::remove_file(args.file().unwrap().with_file_name(name)).unwrap();
             }
             let error = run(&args).unwrap_err();
             assert!(error.to_string().contains("not overwriting"), "{error}");
@@ -257,6 +276,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let args = args(directory.path(), "");
         assert!(run(&args).is_err());
-        assert_eq!(fs::read_dir(&args.dir).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(args.dir.unwrap()).unwrap().count(), 0);
     }
 }

@@ -1,7 +1,6 @@
 //! `tollpass ledger`: every payment, sums, and whether rows were changed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -41,12 +40,9 @@ const SHOWN: usize = 100;
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct LedgerArgs {
-    /// The configuration.
+    /// The configuration and the state directory.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The state directory, overriding the configuration
-    #[arg(long, value_name = "DIR", global = true)]
-    pub state_dir: Option<PathBuf>,
+    pub place: ConfigArgs,
     /// Write the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -100,12 +96,11 @@ pub enum SumBy {
 /// # Errors
 /// There is no ledger, it cannot be read, or its rows were changed.
 pub async fn run(args: LedgerArgs) -> anyhow::Result<()> {
-    let config = match (&args.state_dir, &args.config.config, &args.command) {
-        (Some(_), None, None) => None,
-        _ => Some(args.config.load()?),
+    let config = match &args.command {
+        Some(_) => Some(args.place.load()?),
+        None => args.place.load_unless_state_is_given()?,
     };
-    let state_dir = args.state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
-    let state_dir = state_dir.context("give --config or --state-dir")?;
+    let state_dir = args.place.state_dir()?;
     let assets = config.as_ref().map_or_else(|| well_known().into(), |config| Arc::clone(&config.assets));
     let Some(mut reader) = LedgerReader::open(&state_dir)? else {
         bail!(

@@ -8,6 +8,7 @@ pub mod ca;
 pub mod channels;
 pub mod check;
 mod client_args;
+pub mod completions;
 pub mod config;
 mod config_args;
 mod confirm;
@@ -15,10 +16,12 @@ mod confirm;
 pub mod demo;
 pub mod env;
 mod environment;
+mod examples;
 pub mod freeze;
 pub mod init;
 pub mod inspect;
 pub mod ledger;
+pub mod man;
 mod output;
 pub mod pending;
 mod process;
@@ -26,7 +29,6 @@ mod progress;
 pub mod report;
 pub mod resume;
 pub mod run;
-mod running;
 pub mod serve;
 pub mod status;
 mod table;
@@ -35,7 +37,7 @@ mod trust;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use self::config_args::ConfigArgs;
 use crate::app;
@@ -46,12 +48,20 @@ use crate::telemetry::{LogFormat, LogOutput};
 /// What `tollpass --help` shows below the options.
 const AFTER_HELP: &str = "\
 Environment variables:
-  TOLLPASS_CONFIG           The configuration file, instead of --config
+  TOLLPASS_CONFIG           The configuration file; --config overrides it
   TOLLPASS_WALLET_PASSWORD  The password of the keystore
   TOLLPASS_LOG              The log filter, such as \"debug\" or \"warn,tollpass::chain=trace\";
                             libraries log at \"info\" at most unless named: \"debug,h2=debug\"
   TOLLPASS_LOG_FORMAT       The log format, \"text\" or \"json\"
-  TOLLPASS_...              Any other key of the configuration: see the comments in proxy.toml
+  TOLLPASS_...              Any other key of the configuration, which overrides the file:
+                            see the comments in proxy.toml
+
+Exit codes:
+  0  Done
+  1  Failed; the last line on standard error says why
+  2  The command line is wrong
+  3  Nothing was done, because the question was declined or could not be asked
+  `tollpass run` has those of its command, and 125, 126 and 127: see its help
 
 Logging never delays payments: lines that cannot be written are dropped, and a later
 line reports how many.";
@@ -60,6 +70,9 @@ line reports how many.";
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, after_long_help = AFTER_HELP)]
 pub struct Arguments {
+    /// The configuration and the state directory, if they stand before the subcommand; it has the same options.
+    #[command(flatten)]
+    pub place: ConfigArgs,
     /// Format of the log; TOLLPASS_LOG filters it, and log.file in the configuration moves it to a file
     #[arg(long, global = true, value_enum, env = "TOLLPASS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -114,8 +127,12 @@ pub enum Command {
     Ca(ca::CaArgs),
     /// Validate the configuration, wallet, node and contract
     Check(check::CheckArgs),
-    /// Describe the configuration file
+    /// Describe, show and change the configuration
     Config(config::ConfigCommand),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
 }
 
 impl Command {
@@ -144,7 +161,9 @@ impl Command {
             | Self::Resume(_)
             | Self::Ca(_)
             | Self::Check(_)
-            | Self::Config(_) => "warn",
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => "warn",
         }
     }
 
@@ -173,17 +192,37 @@ impl Command {
             | Self::Inspect(_)
             | Self::Ca(_)
             | Self::Check(_)
-            | Self::Config(_) => false,
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+            Self::Config(command) => matches!(command.action, config::ConfigAction::Set { .. }),
         }
     }
 
     /// The exit code of a failure. `run` differs, because the command has exit codes of its own.
     #[must_use]
-    pub fn failure(&self) -> u8 {
+    pub fn failure(&self) -> FailureCode {
         match self {
-            Self::Run(_) => run::FAILED,
-            _ => 1,
+            Self::Run(_) => FailureCode(run::FAILED),
+            _ => FailureCode(1),
         }
+    }
+}
+
+/// The command line, with examples in its help.
+#[must_use]
+pub fn command() -> clap::Command {
+    examples::with_all(Arguments::command())
+}
+
+/// The exit code of a failure.
+#[derive(Clone, Copy, Debug)]
+pub struct FailureCode(u8);
+
+impl FailureCode {
+    /// The code for this error: one of its own if nothing was done because the user did not agree.
+    #[must_use]
+    pub fn of(self, error: &anyhow::Error) -> ExitCode {
+        ExitCode::from(if error.is::<confirm::Declined>() { confirm::DECLINED } else { self.0 })
     }
 }
 
@@ -230,9 +269,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Freeze(args) => wait_for(freeze::run(args, true)),
         Command::Thaw(args) => wait_for(freeze::run(args, false)),
         Command::Resume(args) => wait_for(resume::run(args)),
-        Command::Ca(args) => ca::run(&args),
+        Command::Ca(args) => wait_for(async move { ca::run(&args).await }),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Config(command) => config::run(&command),
+        Command::Completions(args) => completions::run(&args, command()),
+        Command::Man(args) => man::run(&args, command()),
     };
     log.finish();
     ended.map(|()| ExitCode::SUCCESS)

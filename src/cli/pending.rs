@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::config_args::{ConfigArgs, not_running};
 use super::output::print;
-use super::running::{RunningArgs, not_running};
 use super::table::{Column, table};
 use crate::admin;
 use crate::payments::PendingApproval;
@@ -23,7 +23,7 @@ seller's 402, and asks again when it is sent again.";
 pub struct PendingArgs {
     /// The proxy.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// Write the result as JSON, with prices in base units and times in seconds
     #[arg(long)]
     pub json: bool,
@@ -31,7 +31,7 @@ pub struct PendingArgs {
 
 /// Lists the payments that wait.
 pub async fn run(args: PendingArgs) -> anyhow::Result<()> {
-    let socket = args.running.socket()?;
+    let socket = args.place.socket()?;
     let pending = admin::pending(&socket).await?.ok_or_else(|| not_running(&socket))?;
     if args.json {
         return print(serde_json::to_string_pretty(&pending)? + "\n");

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::config_args::{ConfigArgs, not_running};
 use super::environment::{RUN, run_number};
 use super::output::print;
 use super::run::Statement;
-use super::running::{RunningArgs, not_running};
 use crate::admin;
 
 /// What `tollpass report --help` shows below the options.
@@ -24,7 +24,7 @@ close channels, or read the reports of others.";
 pub struct ReportArgs {
     /// The configuration and the state directory.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// Pay nothing more for this run
     #[arg(long)]
     pub end: bool,
@@ -39,7 +39,7 @@ pub async fn run(args: ReportArgs) -> anyhow::Result<()> {
         bail!("this command shows the report of the `tollpass run` that it is started in, and it is in none");
     };
     let number = number.with_context(|| format!("{RUN} is not the number of a run"))?;
-    let socket = args.running.socket()?;
+    let socket = args.place.socket()?;
     let report = match args.end {
         true => admin::end_run(&socket, number).await?,
         false => admin::run_report(&socket, number).await?,

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::json;
 
+use super::config_args::ConfigArgs;
 use super::output::print;
-use super::running::RunningArgs;
 use super::table::{Column, table};
 use crate::payments::PausedHost;
 use crate::payments::journal::{FILE, Journal};
@@ -28,15 +29,15 @@ pub struct ResumeArgs {
     pub host: Option<String>,
     /// The configuration and the state directory.
     #[command(flatten)]
-    pub running: RunningArgs,
-    /// Write the list as JSON, with times in seconds since 1970
+    pub place: ConfigArgs,
+    /// Write the result as JSON, with times in seconds since 1970
     #[arg(long)]
     pub json: bool,
 }
 
 /// Lists the paused hosts, or resumes one.
 pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
-    let state_dir = args.running.state_dir()?;
+    let state_dir = args.place.state_dir()?;
     let socket = admin::socket(&state_dir);
     if let Some(host) = &args.host {
         let host = host_name(host);
@@ -46,7 +47,10 @@ pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
                 bail!("the host {host} is not paused: see `tollpass resume`");
             }
         }
-        return print(format!("resumed: {host} is paid again\n"));
+        return print(match args.json {
+            true => json!({ "resumed": *host }).to_string() + "\n",
+            false => format!("resumed: {host} is paid again\n"),
+        });
     }
     let paused = match admin::paused(&socket).await? {
         Some(paused) => paused,

@@ -7,7 +7,7 @@ use clap::Args;
 use super::config_args::ConfigArgs;
 use super::output::announce;
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, listen_address};
 use crate::shutdown::Shutdown;
 
 /// What `tollpass serve --help` shows below the options.
@@ -33,8 +33,8 @@ pub struct ServeArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Listen on this IP address and port, overriding the configuration
-    #[arg(long, value_name = "ADDRESS")]
+    /// Listen on this IP address and port, or on this port of 127.0.0.1, overriding the configuration
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// Sign nothing, and report what it would have cost
     #[arg(long)]
@@ -58,11 +58,24 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if config.wallet.is_none() {
+        tracing::info!("{}", args.config.without_wallet());
+    }
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    let mut app = App::build(config, None, shutdown).await?;
-    announce(format_args!("listening on {}\n", app.address()));
+    let mut app = App::build(config, None, shutdown.clone()).await?;
+    if let Err(error) = app.open_status() {
+        tracing::info!("commands such as `tollpass env` cannot find this proxy by itself: {error}");
+    }
     let dry_run = args.dry_run.then(|| app.dry_run());
+    if dry_run.is_none() {
+        tokio::select! {
+            opened = app.unlock() => opened?,
+            // While it waits for the password.
+            () = shutdown.stopping() => return Ok(()),
+        }
+    }
+    announce(format_args!("listening on {}\n", app.address()));
     let ended = app.run().await;
     if let Some(dry_run) = dry_run {
         let summary = dry_run.summary();

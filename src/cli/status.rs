@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::config_args::{ConfigArgs, not_running};
 use super::output::print;
-use super::running::{RunningArgs, not_running};
 use super::table::{Column, table};
 use crate::admin;
 use crate::payments::{ListedHold, UnsupportedOffers};
@@ -30,7 +30,7 @@ taken, if a [[network]] has its node. AGE of what an earlier run left counts fro
 pub struct StatusArgs {
     /// The proxy.
     #[command(flatten)]
-    pub running: RunningArgs,
+    pub place: ConfigArgs,
     /// Write the result as JSON, with amounts in base units and times in seconds
     #[arg(long)]
     pub json: bool,
@@ -41,19 +41,25 @@ pub struct StatusArgs {
 /// # Errors
 /// No proxy is running.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let socket = args.running.socket()?;
+    let socket = args.place.socket()?;
     let status = admin::status(&socket).await?.ok_or_else(|| not_running(&socket))?;
-    let holds = admin::holds(&socket).await?.ok_or_else(|| not_running(&socket))?;
+    // A proxy without a wallet holds nothing.
+    let holds = match status.never_pays {
+        true => Vec::new(),
+        false => admin::holds(&socket).await?.ok_or_else(|| not_running(&socket))?,
+    };
     if args.json {
-        let shown = json!({ "listen": status.listen, "is_tls": status.is_tls, "is_frozen": status.is_frozen, "holds": holds,
-            "unsupported_offers": status.unsupported });
+        let shown = json!({ "listen": status.listen, "is_tls": status.is_tls, "never_pays": status.never_pays,
+            "is_frozen": status.is_frozen, "holds": holds, "unsupported_offers": status.unsupported });
         return print(serde_json::to_string_pretty(&shown)? + "\n");
     }
-    let assets = match &args.running.config.config {
-        Some(_) => args.running.config.load()?.assets,
-        None => well_known().into(),
+    let assets =
+        args.place.load_unless_state_is_given()?.map_or_else(|| well_known().into(), |config| config.assets);
+    let pays = match (status.never_pays, status.is_frozen) {
+        (true, _) => "has no [wallet] and never pays",
+        (false, true) => "signs nothing: `tollpass thaw` ends that",
+        (false, false) => "pays",
     };
-    let pays = if status.is_frozen { "signs nothing: `tollpass thaw` ends that" } else { "pays" };
     let held = if holds.is_empty() { "nothing is held\n".to_owned() } else { rows(&holds, &assets) };
     let tls = if status.is_tls { " with TLS" } else { "" };
     let unsupported = status.unsupported.iter().map(|UnsupportedOffers { offer, count }| {

@@ -18,7 +18,9 @@ use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 use super::environment::{ADDITIONS, BUNDLES, TrustFiles, Variable, WGET, is_within};
+use crate::admin::{CaLocation, Status};
 use crate::app;
+use crate::config;
 use crate::config::Config;
 use crate::tls;
 
@@ -28,16 +30,23 @@ const DIRECTORIES: &str = "SSL_CERT_DIR";
 /// The system-wide settings of wget.
 const SYSTEM_WGETRC: &str = "/etc/wgetrc";
 
-/// Creates or refreshes the files; `None` if nothing is intercepted. `present` looks up environment variables.
+/// Creates or refreshes the files; `None` if nothing is intercepted by the proxy that is `running` or, if there is none, by
+/// one with this configuration. `present` looks up environment variables.
 pub(super) fn files(
     config: &Config,
+    running: Option<&Status>,
     present: impl Fn(&str) -> Option<OsString>,
 ) -> anyhow::Result<Option<TrustFiles>> {
-    if config.intercept.hosts.is_empty() {
-        return Ok(None);
-    }
     let directory = &config.state_dir;
-    let authority = app::authority(config)?;
+    let authority = match running {
+        // The caller may have another configuration than the proxy.
+        Some(Status { ca: Some(ca), .. }) => {
+            let CaLocation { certificate, key } = ca.clone();
+            app::authority_in(directory, &config::CaSource::Files { certificate, key })?
+        }
+        None if !config.intercept.hosts.is_empty() => app::authority(config)?,
+        Some(Status { ca: None, .. }) | None => return Ok(None),
+    };
     let foreign = foreign(directory, &present);
     let mark = mark(&foreign);
     let bundle = directory.join(format!("ca-bundle{mark}.pem"));
@@ -189,7 +198,7 @@ mod tests {
                 let (_, path) = environment.iter().find(|(known, _)| *known == name)?;
                 Some(path.as_os_str().to_owned())
             };
-            files(&self.config, present).unwrap().unwrap()
+            files(&self.config, None, present).unwrap().unwrap()
         }
 
         fn ours(&self) -> CertificateDer<'static> {
@@ -205,7 +214,7 @@ mod tests {
     fn without_interception_there_is_no_ca_to_trust() {
         let directory = tempfile::tempdir().unwrap();
         let config = Config::parse("state_dir = \"s\"\n", directory.path(), &BTreeMap::new()).unwrap();
-        assert_eq!(files(&config, |_| None).unwrap(), None);
+        assert_eq!(files(&config, None, |_| None).unwrap(), None);
         assert!(!directory.path().join("s").exists());
     }
 

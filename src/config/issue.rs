@@ -20,12 +20,14 @@ pub struct ConfigIssue {
     pub problem: String,
     /// What to write instead.
     pub remedy: String,
+    /// The line of the key in the file, or of its table; `None` if it is not from the file.
+    pub line: Option<usize>,
 }
 
 impl ConfigIssue {
     /// An issue with the key at the path `key`.
-    pub(super) fn new(key: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { key: key.into(), problem: problem.into(), remedy: remedy.into() }
+    pub fn new(key: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into(), remedy: remedy.into(), line: None }
     }
 }
 
@@ -42,8 +44,11 @@ impl fmt::Display for ConfigError {
             1 => f.write_str(": 1 error")?,
             many => write!(f, ": {many} errors")?,
         }
-        for ConfigIssue { key, problem, remedy } in &self.issues {
+        for ConfigIssue { key, problem, remedy, line } in &self.issues {
             f.write_str("\n  ")?;
+            if let Some(line) = line {
+                write!(f, "line {line}: ")?;
+            }
             if !key.is_empty() {
                 write!(f, "{key}: ")?;
             }

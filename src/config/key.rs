@@ -68,8 +68,13 @@ pub(super) enum Shape {
 /// The address of an account or a contract.
 pub(super) const ADDRESS: Shape = Shape::Text("^0[xX][0-9a-fA-F]{40}$");
 
-/// An IP address and a port.
-pub(super) const SOCKET: Shape = Shape::Text(r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:.%]+\]):\d{1,5}$");
+/// An IP address and a port, or only a port, as `values::socket` reads them.
+pub(super) const SOCKET: Shape = Shape::Any(&[
+    Shape::Integer(0, 65_535),
+    Shape::Text(
+        r"^\s*(((\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:.%]+\]|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*|[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt])?:)?\d{1,5})\s*$",
+    ),
+]);
 
 /// A pattern for hosts, as `hosts` reads it.
 pub(super) const HOST_PATTERN: Shape = Shape::Text("^[^/]+$");

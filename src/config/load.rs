@@ -14,10 +14,12 @@ use serde_json::json;
 use super::authorization_limits::authorization_limits;
 use super::chain::ChainConfig;
 use super::client::{AuthRequirement, ClientConfig};
+use super::edit::EditError;
 use super::intercept::InterceptConfig;
 use super::issue::{ConfigError, ConfigIssue};
 use super::key::{SOCKET, Shape, Table, keys};
 use super::ledger::LedgerConfig;
+use super::lines::KeyLines;
 use super::listener::{Exposure, TlsFiles};
 use super::log::LogConfig;
 use super::network::NetworkConfig;
@@ -25,12 +27,14 @@ use super::raw_value::InvalidValue;
 use super::route::RouteConfig;
 use super::rules::both_or_neither;
 use super::section::{Issues, Section};
+use super::shown::ShownKey;
 use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
+use super::variables::variable;
 use super::wallet::WalletConfig;
 use super::{
-    asset, budget, chain, client, hooks, intercept, ledger, limits, listener, log, network, origin, policy,
-    route, source, upstream, values, wallet,
+    asset, budget, chain, client, edit, hooks, intercept, ledger, limits, listener, log, network, origin,
+    policy, route, shown, source, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -42,7 +46,7 @@ pub(super) static TOP: Table = Table::new(
     "config",
     "The configuration of tollpass.",
     keys! {
-        /// The IP address and port that clients connect to.
+        /// The IP address and port that clients connect to; a port alone, such as 8402, means 127.0.0.1.
         "listen": SOCKET; or(|| json!(DEFAULT_LISTEN.to_string())),
         /// A certificate for TLS on listen, followed by its intermediates, and its key without a password (PEM; the key
         /// chmod 600): clients then use https://HOST:PORT as the proxy.
@@ -172,17 +176,40 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], with every issue found.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
-        let (text, directory) = match file {
-            None => (String::new(), Path::new("")),
-            Some(path) => {
-                let text = source::read(path).map_err(|error| {
-                    let remedy = "pass a readable file with --config; `tollpass init` creates one";
-                    fail(ConfigIssue::new("", format!("cannot be read: {error}"), remedy))
-                })?;
-                (text, path.parent().unwrap_or(Path::new("")))
-            }
+        Self::check(&read(file)?, file)
+    }
+
+    /// The text of a configuration file with a key set to a value, TOML or else a string. The result is valid; nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the file cannot be read, or would be invalid with this value; the inner error if there is no place
+    /// for the key.
+    pub fn edited(file: &Path, key: &str, value: &str) -> Result<Result<String, EditError>, ConfigError> {
+        let text = match edit::with_key(&read(Some(file))?, key, value) {
+            Ok(text) => text,
+            Err(error) => return Ok(Err(error)),
         };
+        Self::check(&text, Some(file))?;
+        Ok(Ok(text))
+    }
+
+    /// The keys of a file and of the process's environment that apply, and the defaults of the others.
+    ///
+    /// # Errors
+    /// [`ConfigError`], if the file cannot be read. It may be invalid otherwise.
+    pub fn shown_keys(file: Option<&Path>) -> Result<Vec<ShownKey>, ConfigError> {
+        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
+        let mut environment = source::environment().map_err(fail)?;
+        // The warnings about them are those of `load`.
+        let _ = (source::without_services(&mut environment), source::without_misspelt(&mut environment));
+        shown::shown(&TOP, &read(file)?, &environment).map_err(fail)
+    }
+
+    /// Reads the text of `file`, and the process's environment.
+    fn check(text: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
+        let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
         // `absolute` refuses the empty path, which means the working directory.
         let directory = std::path::absolute(directory.join(".")).map_err(|error| {
             fail(ConfigIssue::new(
@@ -192,7 +219,7 @@ impl Config {
             ))
         })?;
         let environment = source::environment().map_err(fail)?;
-        Self::parse(&text, &directory, &environment)
+        Self::parse(text, &directory, &environment)
             .map_err(|error| ConfigError { file: file.map(Path::to_owned), ..error })
     }
 
@@ -209,6 +236,7 @@ impl Config {
         let fail = |issues| ConfigError { file: None, issues };
         let environment = &mut environment.clone();
         let services = source::without_services(environment);
+        let misspelt = source::without_misspelt(environment);
         let root = source::merge(text, environment).map_err(|issue| fail(vec![issue]))?;
         let path_in = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = BasePaths { directory: directory.to_owned(), home: path_in("HOME") };
@@ -221,9 +249,18 @@ impl Config {
             (Some(mut config), Ok(renamed)) => {
                 config.warnings.extend(renamed);
                 config.warnings.extend(services);
+                config.warnings.extend(misspelt);
                 Ok(config)
             }
-            (_, issues) => Err(fail(issues.err().unwrap_or_default())),
+            (_, issues) => {
+                let mut issues = issues.err().unwrap_or_default();
+                let lines = KeyLines::new(text);
+                for issue in &mut issues {
+                    let is_from_file = !environment.contains_key(&variable(&issue.key));
+                    issue.line = lines.of(&issue.key).filter(|_| is_from_file);
+                }
+                Err(fail(issues))
+            }
         }
     }
 
@@ -264,6 +301,16 @@ impl Config {
         self.listen = (Ipv4Addr::LOCALHOST, 0).into();
         self.is_tls = false;
     }
+}
+
+/// The text of a file, or an empty one.
+fn read(file: Option<&Path>) -> Result<String, ConfigError> {
+    let Some(path) = file else { return Ok(String::new()) };
+    source::read(path).map_err(|error| {
+        let remedy = "pass a readable file with --config; `tollpass init` creates one";
+        let issue = ConfigIssue::new("", format!("cannot be read: {error}"), remedy);
+        ConfigError { file: Some(path.to_owned()), issues: vec![issue] }
+    })
 }
 
 fn assemble(

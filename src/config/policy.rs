@@ -277,9 +277,31 @@ pub(super) fn host(entry: &Section<'_>) -> Option<HostPattern> {
     entry.require("host", "\"api.example.com\", or \"*.example.com\"", |value| {
         let text = values::text(value)?;
         text.parse::<HostPattern>().map_err(|error| {
-            InvalidValue::new(format!("{} is {error}", quoted(text)), "write one such as \"api.example.com\"")
+            let remedy =
+                within_url(text).unwrap_or_else(|| "write one such as \"api.example.com\"".to_owned());
+            InvalidValue::new(format!("{} is {error}", quoted(text)), remedy)
         })
     })
+}
+
+/// What to write instead of a URL, or of a host and a port.
+fn within_url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && !host.ends_with(':') => {
+            (host, Some(port.parse::<u16>().ok()?))
+        }
+        _ => (authority.trim_end_matches(':'), None),
+    };
+    let host: HostPattern = host.parse().ok()?;
+    let port = port.or(match scheme {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    });
+    let port = port.map(|port| format!(" and port = {port}")).unwrap_or_default();
+    Some(format!("write host = \"{host}\"{port}"))
 }
 
 /// Reads the port of an entry; `None` means every port.

@@ -222,16 +222,24 @@ impl<'a> Section<'a> {
                     format!("did you mean {meant}?{formerly}")
                 }
                 None if is_variable => format!("remove the variable {}", variable(&path)),
-                None => match tables_with(self.issues.top, key).next() {
-                    Some(place) => format!("move it to {place}"),
-                    None => {
-                        let known: Vec<_> = self.table.names().collect();
-                        format!("remove it; the known keys here are {}", known.join(", "))
-                    }
-                },
+                None => self.elsewhere(key).unwrap_or_else(|| {
+                    let known: Vec<_> = self.table.names().collect();
+                    format!("remove it; the known keys here are {}", known.join(", "))
+                }),
             };
             self.issue(key, "unknown key", remedy);
         }
+    }
+
+    /// The remedy if an unknown key belongs in another table, also if it is misspelt.
+    fn elsewhere(&self, key: &str) -> Option<String> {
+        if let Some(place) = tables_with(self.issues.top, key).next() {
+            return Some(format!("move it to {place}"));
+        }
+        let all: Vec<&str> = tables(self.issues.top).flat_map(|(_, _, table)| table.names()).collect();
+        let near = nearest(key, all)?;
+        let place = tables_with(self.issues.top, near).next()?;
+        Some(format!("did you mean {near}? It belongs in {place}"))
     }
 
     /// The path of the key that an unknown one is probably a typo of, and the old name of that key if the typo is in it.

@@ -10,7 +10,7 @@ use std::{
 
 use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
-use super::issue::ConfigIssue;
+use super::issue::{ConfigIssue, nearest};
 use super::upstream;
 use super::variables::variable;
 use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
@@ -111,12 +111,41 @@ fn service_of(variable: &str) -> Option<&str> {
     variable.strip_suffix("_PORT").filter(|name| name.starts_with(SERVICE))
 }
 
-/// The environment variables that the configuration reads.
+/// Removes the variables whose prefix is misspelt, and returns a warning for each.
+pub(super) fn without_misspelt(environment: &mut BTreeMap<String, String>) -> Vec<String> {
+    let meant: Vec<(String, String)> =
+        environment.keys().filter_map(|name| Some((name.clone(), meant(name)?))).collect();
+    let warn = |(name, meant): (String, String)| {
+        environment.remove(&name);
+        format!("ignoring the variable {name}: did you mean {meant}?")
+    };
+    meant.into_iter().map(warn).collect()
+}
+
+/// The variable of tollpass that one with a misspelt prefix probably stands for.
+fn meant(variable: &str) -> Option<String> {
+    if variable.starts_with(ENVIRONMENT_PREFIX) {
+        return None;
+    }
+    let name = variable.to_ascii_uppercase();
+    let (word, rest) = match name.strip_prefix("TOLL_PASS_") {
+        Some(rest) => (SERVICE, rest),
+        None => name.split_once('_')?,
+    };
+    // Neither a variable of another program with a similar name nor one of a Service.
+    let is_ours = !rest.is_empty() && nearest(word, [SERVICE]).is_some() && service_of(&name).is_none();
+    is_ours.then(|| format!("{ENVIRONMENT_PREFIX}{rest}"))
+}
+
+/// The environment variables that the configuration reads, and those that are probably meant for it.
 pub(super) fn environment() -> Result<BTreeMap<String, String>, ConfigIssue> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
-        let is_others =
-            |name: &str| matches!(name, "HOME" | "XDG_STATE_HOME") || upstream::VARIABLES.contains(&name);
+        let is_others = |name: &str| {
+            matches!(name, "HOME" | "XDG_STATE_HOME")
+                || upstream::VARIABLES.contains(&name)
+                || meant(name).is_some()
+        };
         let Some(name) = name.to_str().filter(|name| is_key(name) || is_others(name)) else {
             continue;
         };

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Component, Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -187,15 +187,48 @@ pub(super) fn size(value: &Value) -> Result<u64, InvalidValue> {
     found.map_err(|found| InvalidValue::new(format!("expected a size, found {found}"), remedy))
 }
 
-/// An IP address and a port.
+/// An address to listen on, or only its port.
 pub(super) fn socket(value: &Value) -> Result<SocketAddr, InvalidValue> {
-    let text = text(value)?;
-    text.parse().map_err(|_| {
+    let number;
+    let text = match &value.kind {
+        ValueKind::I64(port) => {
+            number = port.to_string();
+            &number
+        }
+        _ => text(value)?,
+    };
+    listen_address(text).map_err(|error| {
         InvalidValue::new(
-            format!("{} is not a valid IP address with a port", quoted(text)),
-            "write one such as \"127.0.0.1:8402\" or \"[::1]:8402\"",
+            format!("{} is {error}", quoted(text)),
+            "write one such as \"127.0.0.1:8402\" or \"[::1]:8402\"; 8402 alone means 127.0.0.1:8402",
         )
     })
+}
+
+/// The string is not an address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid IP address with a port, such as 127.0.0.1:8402")]
+pub struct NotAListenAddress;
+
+/// Reads an address to listen on. A port without an address, also after a colon, and `localhost` mean 127.0.0.1; an IPv6
+/// address needs no brackets.
+///
+/// # Errors
+/// It is none of these.
+pub fn listen_address(text: &str) -> Result<SocketAddr, NotAListenAddress> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    // `parse` would also accept a sign.
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port: u16 = port.parse().ok().filter(|_| is_number).ok_or(NotAListenAddress)?;
+    let ip = match host {
+        "" => Ipv4Addr::LOCALHOST.into(),
+        name if name.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST.into(),
+        address => IpAddr::V6(address.parse().map_err(|_| NotAListenAddress)?),
+    };
+    Ok(SocketAddr::new(ip, port))
 }
 
 /// The address of an account or a contract.
@@ -353,6 +386,33 @@ mod tests {
         }
         assert_eq!(show_size(65_536), "64KiB");
         assert_eq!(show_size(10_000_000), "10000000");
+    }
+
+    #[test]
+    fn a_port_is_enough_to_listen_on() {
+        let address = |text: &str| listen_address(text).map(|address| address.to_string()).ok();
+        for (text, expected) in [
+            ("127.0.0.1:8402", Some("127.0.0.1:8402")),
+            ("8402", Some("127.0.0.1:8402")),
+            (":8402", Some("127.0.0.1:8402")),
+            ("localhost:8402", Some("127.0.0.1:8402")),
+            ("LocalHost:0", Some("127.0.0.1:0")),
+            ("::1:8402", Some("[::1]:8402")),
+            ("[::1]:8402", Some("[::1]:8402")),
+            ("2001:db8::1:8402", Some("[2001:db8::1]:8402")),
+            ("", None),
+            (":", None),
+            ("localhost", None),
+            ("127.0.0.1", None),
+            ("example.com:8402", None),
+            ("65536", None),
+            ("-1", None),
+            ("+8402", None),
+            ("127.0.0.1:x", None),
+            ("http://127.0.0.1:8402", None),
+        ] {
+            assert_eq!(address(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

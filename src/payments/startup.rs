@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::handle::Payments;
 use super::journal::{JournalError, StoredAccount};
 use super::message::{Message, StartupState};
 use crate::chain::WalletSigner;
-use crate::chain::{Chain, ChainError, Synced};
+use crate::chain::{Balances, Chain, ChainError, Synced};
 use crate::protocol::{Account, Address, ChannelId};
+
+/// How long to wait for the balance.
+const BALANCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the payment service needs to become ready.
 pub struct Startup {
@@ -53,6 +57,19 @@ fn warn_of_unknown_channels(stored: &StoredAccount, synced: &Synced) {
     }
 }
 
+/// What the wallet lacks to open a channel; `None` if it has all, or the node does not say so in time.
+async fn lack(chain: &Chain, token: Address) -> Option<String> {
+    let Balances { wei, tokens, .. } = timeout(BALANCE_TIMEOUT, chain.balances()).await.ok()?.ok()?;
+    match (tokens.is_zero(), wei.is_zero()) {
+        (true, true) => {
+            Some(format!("the wallet is empty: send it tokens ({token}), and some ether for fees"))
+        }
+        (true, false) => Some(format!("the wallet has no tokens ({token}): send it some")),
+        (false, true) => Some("the wallet has no ether for fees: send it some".to_owned()),
+        (false, false) => None,
+    }
+}
+
 impl Payments {
     /// Reports to waiting clients why payments are not possible yet.
     pub async fn not_ready(&self, reason: String) {
@@ -76,10 +93,18 @@ impl Payments {
         loop {
             let reason = match self.prepare_and_report(&startup).await {
                 Ok(prepared) => {
-                    let Account { chain_id, payer, .. } = prepared.account;
-                    let channels = prepared.synced.channels.len();
-                    tracing::info!(chain_id, %payer, channels, "ready to pay");
+                    let Account { chain_id, payer, token, .. } = prepared.account;
+                    let channels =
+                        prepared.synced.channels.iter().filter(|(_, on_chain)| on_chain.is_some()).count();
                     let _ = self.send(Message::Ready(Box::new(prepared))).await;
+                    // It can pay from a channel that it has, whatever the wallet holds.
+                    let lack = if channels == 0 { lack(&startup.chain, token).await } else { None };
+                    match lack {
+                        None => tracing::info!(chain_id, %payer, channels, "ready to pay"),
+                        Some(lack) => {
+                            tracing::warn!(chain_id, %payer, "not ready to pay from a channel: {lack}")
+                        }
+                    }
                     return;
                 }
                 Err(StartupError::Gone) => return,

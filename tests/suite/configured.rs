@@ -483,7 +483,8 @@ fn each_fault_names_its_key_and_its_remedy() {
         )
     };
     for (text, expected) in [
-        ("listen = 8402".to_owned(), "listen: expected a string, found an integer -> write it in \"quotes\""),
+        ("listen = 65536".to_owned(), "listen: \"65536\" is not a valid IP address with a port"),
+        ("listen = true".to_owned(), "listen: expected a string, found true or false -> write it in \"quotes\""),
         ("allow_remote = 1".into(), "allow_remote: expected true or false, found an integer"),
         ("colour = 1".into(), "colour: unknown key -> remove it; the known keys here are listen, "),
         ("chain = 1".into(), "chain: expected a table, found an integer"),
@@ -822,8 +823,8 @@ fn each_error_in_a_route_is_reported() {
         ("prefix = \"/a\"\norigin = \"https://a.example:99999\"".to_owned(), "host or port is not valid"),
         ("prefix = \"/a\"\norigin = \"https://a.example:0\"".to_owned(), "host or port is not valid"),
         (
-            format!("listen = \"localhost:1\"\n{origin}"),
-            "route[0].listen: \"localhost:1\" is not a valid IP address",
+            format!("listen = \"a.example:1\"\n{origin}"),
+            "route[0].listen: \"a.example:1\" is not a valid IP address",
         ),
         (
             format!("listen = \"0.0.0.0:1\"\n{origin}"),

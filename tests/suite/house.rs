@@ -359,23 +359,22 @@ fn each_row_of_the_safety_table_in_the_readme_names_a_test() {
     let (_, table) = readme.split_once("| what can go wrong |").unwrap();
     let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with("| ")).collect();
     assert!(rows.len() >= 22, "{rows:?}");
-    let files: Vec<(PathBuf, String)> = rust_files("src")
-        .into_iter()
-        .chain(rust_files("tests/suite"))
-        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
-        .collect();
     for row in rows {
         let path = row.strip_suffix("` |").and_then(|row| row.rsplit('`').next()).unwrap_or_default();
-        let (module, name) = path.rsplit_once("::").unwrap_or_else(|| panic!("no test: {row}"));
-        // Unit tests can be in the file of their module.
-        let module = module.strip_suffix("::tests").unwrap_or(module).replace("::", "/");
-        let places = ["src", "tests/suite"].map(|top| root().join(top).join(&module));
-        let is_there = files.iter().any(|(path, text)| {
-            places.iter().any(|place| path.starts_with(place) || *path == place.with_extension("rs"))
-                && is_test(text, name)
-        });
-        assert!(is_there, "there is no test {path}: {row}");
+        assert!(defines_test(path), "there is no test {path}: {row}");
     }
+}
+
+/// True if there is a test at this path, such as `pays::unpaid::a_price_above_the_rules_is_not_paid`.
+pub fn defines_test(path: &str) -> bool {
+    let Some((module, name)) = path.rsplit_once("::") else { return false };
+    // Unit tests can be in the file of their module.
+    let module = module.strip_suffix("::tests").unwrap_or(module).replace("::", "/");
+    let places = ["src", "tests/suite"].map(|top| root().join(top).join(&module));
+    rust_files("src").into_iter().chain(rust_files("tests/suite")).any(|path| {
+        places.iter().any(|place| path.starts_with(place) || path == place.with_extension("rs"))
+            && is_test(&fs::read_to_string(path).unwrap(), name)
+    })
 }
 
 /// True if the text of a file defines a test with this name.

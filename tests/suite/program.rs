@@ -12,6 +12,8 @@ mod descriptors;
 mod directories;
 mod holds;
 mod logs;
+mod manners;
+mod mistakes;
 mod run_budgets;
 mod run_limits;
 mod run_ports;

@@ -12,13 +12,14 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
 use super::config_args::ConfigArgs;
-use super::confirm::agreed;
+use super::confirm::confirm;
 use super::output::{print, tell};
+use crate::admin;
 use crate::app;
 use crate::config;
-use crate::config::Config;
 use crate::tls;
 use crate::tls::{Authority, Name};
 pub use trust::System;
@@ -45,12 +46,9 @@ it private.";
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct CaArgs {
-    /// The configuration file; if omitted, only environment variables are used
-    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG", global = true)]
-    pub config: Option<PathBuf>,
-    /// The state directory, overriding the configuration
-    #[arg(long, value_name = "DIR", global = true)]
-    pub state_dir: Option<PathBuf>,
+    /// The configuration and the state directory.
+    #[command(flatten)]
+    pub place: ConfigArgs,
     /// The subcommand; `show` if omitted.
     #[command(subcommand)]
     pub command: Option<CaCommand>,
@@ -60,7 +58,11 @@ pub struct CaArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum CaCommand {
     /// Show the CA, its validity and what trusts it
-    Show,
+    Show {
+        /// Write it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the certificate, for programs to trust
     Export(ExportArgs),
     /// Replace the CA with a new one, which programs must then trust; a running proxy uses it after a restart
@@ -100,10 +102,14 @@ pub enum Format {
 }
 
 /// Runs the subcommand. Blocks, and prompts on the terminal before it replaces a CA.
-pub fn run(args: &CaArgs) -> anyhow::Result<()> {
-    let source = Source::find(args)?;
-    match args.command.clone().unwrap_or(CaCommand::Show) {
-        CaCommand::Show => print(show(&source.open()?, &source.permitted()?)),
+pub async fn run(args: &CaArgs) -> anyhow::Result<()> {
+    let source = Source::find(&args.place).await?;
+    match args.command.clone().unwrap_or(CaCommand::Show { json: false }) {
+        CaCommand::Show { json: true } => {
+            let shown = as_json(&source.open()?, &source.permitted()?);
+            print(serde_json::to_string_pretty(&shown)? + "\n")
+        }
+        CaCommand::Show { json: false } => print(show(&source.open()?, &source.permitted()?)),
         CaCommand::Export(how) => export(&source.open()?, &how),
         CaCommand::Renew { yes } => renew(&source, yes),
         CaCommand::Trust { system } => print(trust::text(&source.open()?, &system, &options(args)?)?),
@@ -117,14 +123,23 @@ struct Source {
 }
 
 impl Source {
-    fn find(args: &CaArgs) -> anyhow::Result<Self> {
+    /// The CA of the running proxy or, without one, of the configuration.
+    async fn find(place: &ConfigArgs) -> anyhow::Result<Self> {
         let made = config::CaSource::Generated { permitted: Vec::new() };
-        if let (Some(directory), None) = (&args.state_dir, &args.config) {
-            return Ok(Self { config: made, directory: std::path::absolute(directory)? });
-        }
-        let Config { intercept, state_dir, .. } = ConfigArgs { config: args.config.clone() }.load()?;
-        let directory = args.state_dir.clone().unwrap_or(state_dir);
-        Ok(Self { config: intercept.authority, directory: std::path::absolute(directory)? })
+        let (config, directory) = match (place.load_unless_state_is_given()?, &place.state_dir) {
+            (Some(config), _) => (config.intercept.authority, config.state_dir),
+            // Unlike other commands, this one may create it.
+            (None, directory) => (made.clone(), std::path::absolute(directory.clone().unwrap_or_default())?),
+        };
+        let running = admin::status(&admin::socket(&directory)).await?.and_then(|status| status.ca);
+        let config = match (config, running) {
+            // One that tollpass has created is in the state directory, and the configuration says which names it permits.
+            (config @ config::CaSource::Generated { .. }, Some(ca)) if ca.is_in(&directory) => config,
+            (config::CaSource::Files { .. }, Some(ca)) if ca.is_in(&directory) => made,
+            (_, Some(admin::CaLocation { certificate, key })) => config::CaSource::Files { certificate, key },
+            (config, None) => config,
+        };
+        Ok(Self { config, directory })
     }
 
     /// Opens the CA, or creates it and prints a message.
@@ -164,6 +179,24 @@ fn show(authority: &Authority, permitted: &[Name]) -> String {
         line("warning", &warning);
     }
     text + "`tollpass ca trust` shows how to make programs trust it, and how to undo that.\n"
+}
+
+/// The same as JSON.
+fn as_json(authority: &Authority, permitted: &[Name]) -> serde_json::Value {
+    let validity = authority.validity();
+    let trusted_by: serde_json::Map<_, _> =
+        trusted_by(authority).into_iter().map(|(what, trusts)| (what, trusts.into())).collect();
+    json!({
+        "subject": authority.subject(),
+        "sha256": fingerprint_of(&authority.fingerprint()),
+        "valid_from": tls::date(validity.start),
+        "valid_until": tls::date(validity.end),
+        "certificate": authority.path(),
+        "key": authority.key_path(),
+        "signs_for": authority.signs_for(),
+        "trusted_by": trusted_by,
+        "warnings": authority.warnings(permitted, SystemTime::now()),
+    })
 }
 
 /// The root stores that contain the CA: the system's, and the files named by environment variables.
@@ -229,9 +262,8 @@ fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
          uses it after a restart",
         source.directory.display()
     ));
-    if !is_agreed && !agreed()? {
-        tell("Aborted");
-        return Ok(());
+    if !is_agreed {
+        confirm()?;
     }
     let authority = Authority::renew(&source.directory, &source.permitted()?)?;
     print(show(&authority, &source.permitted()?))
@@ -240,7 +272,7 @@ fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
 /// The command-line options that select this CA.
 fn options(args: &CaArgs) -> anyhow::Result<String> {
     let mut text = String::new();
-    for (option, path) in [("--config", &args.config), ("--state-dir", &args.state_dir)] {
+    for (option, path) in [("--config", &args.place.config), ("--state-dir", &args.place.state_dir)] {
         if let Some(path) = path {
             let path = std::path::absolute(path)?;
             text += &format!(" {option} {}", trust::quoted(&OsString::from(path).to_string_lossy()));
@@ -251,6 +283,10 @@ fn options(args: &CaArgs) -> anyhow::Result<String> {
 
 /// The usual notation of a fingerprint: `AB:CD:…`.
 fn fingerprint(bytes: &[u8; 32]) -> String {
+    format!("SHA-256 {}", fingerprint_of(bytes))
+}
+
+fn fingerprint_of(bytes: &[u8; 32]) -> String {
     let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-    format!("SHA-256 {}", pairs.join(":"))
+    pairs.join(":")
 }

@@ -19,12 +19,7 @@ pub(in crate::cli) enum Backend {
 
 impl Backend {
     /// Finds the running proxy, or opens the journal and syncs with the chain.
-    pub(in crate::cli) async fn open(
-        state_dir: Option<PathBuf>,
-        config: Option<Config>,
-    ) -> anyhow::Result<Self> {
-        let directory = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
-        let directory = directory.context("give --config or --state-dir")?;
+    pub(in crate::cli) async fn open(directory: PathBuf, config: Option<Config>) -> anyhow::Result<Self> {
         let socket = admin::socket(&directory);
         if admin::channels(&socket).await?.is_some() {
             return Ok(Self::Running(socket));

@@ -5,7 +5,7 @@ pub(super) mod backend;
 pub mod operate;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::bail;
 use clap::Args;
@@ -40,12 +40,9 @@ With a running proxy, payments in flight finish first, and new ones use another 
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct ChannelsArgs {
-    /// The configuration.
+    /// The configuration and the state directory.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The state directory, overriding the configuration
-    #[arg(long, value_name = "DIR", global = true)]
-    pub state_dir: Option<PathBuf>,
+    pub place: ConfigArgs,
     /// Write the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -83,11 +80,8 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
         }
         command => {
             // With only a state directory, a running proxy can be asked; without one, a configuration is needed.
-            let config = match (&args.state_dir, &args.config.config) {
-                (Some(_), None) => None,
-                _ => Some(args.config.load()?),
-            };
-            let backend = Backend::open(args.state_dir.clone(), config).await?;
+            let config = args.place.load_unless_state_is_given()?;
+            let backend = Backend::open(args.place.state_dir()?, config).await?;
             let done = operate::run(&backend, command, args.yes, args.json).await;
             backend.close().await;
             done
@@ -97,10 +91,7 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
 
 /// The channels that the running proxy or the journal knows, filtered by the arguments.
 async fn listings(args: &ChannelsArgs) -> anyhow::Result<Vec<Listing>> {
-    let state_dir = match &args.state_dir {
-        Some(path) => path.clone(),
-        None => args.config.load()?.state_dir,
-    };
+    let state_dir = args.place.state_dir()?;
     let mut listings = match admin::channels(&admin::socket(&state_dir)).await? {
         Some(listing) => vec![listing],
         None => stored(&state_dir)?,

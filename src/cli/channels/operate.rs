@@ -9,7 +9,7 @@ use super::backend::Backend;
 use super::words;
 use crate::admin::AdminError;
 use crate::channels::{Operation, OperationError, OperationReport};
-use crate::cli::confirm::agreed;
+use crate::cli::confirm::{Declined, confirm};
 use crate::cli::output::{print, tell};
 use crate::cli::progress::with_progress;
 use crate::payments::ListedChannel;
@@ -99,7 +99,7 @@ pub(super) async fn run(
         tell("nothing to do");
         return Ok(());
     }
-    let (mut failed, mut printed) = (0, Ok(()));
+    let (mut failed, mut declined, mut printed) = (0, None, Ok(()));
     let mut denied_by = BTreeSet::new();
     for operation in operations {
         let closed = match &operation {
@@ -112,12 +112,17 @@ pub(super) async fn run(
             continue;
         }
         match one(backend, &operation, is_agreed).await {
-            Ok(Some(report)) => {
+            Ok(report) => {
                 let text = if json { words::json(&report)?.to_string() } else { words::report(&report) };
                 // A failed write does not stop the other operations.
                 printed = printed.and(print(text + "\n"));
             }
-            Ok(None) => tell("Aborted"),
+            Err(error) if error.downcast_ref() == Some(&Declined::NoTerminal) => return Err(error),
+            // The others may still be wanted.
+            Err(error) if error.is::<Declined>() => {
+                tell(format_args!("tollpass: {error}"));
+                declined = Some(error);
+            }
             Err(error) => {
                 failed += 1;
                 tell(format_args!("tollpass: {error:#}"));
@@ -130,7 +135,8 @@ pub(super) async fn run(
     if failed > 0 {
         bail!("{failed} of the operations failed");
     }
-    printed
+    printed?;
+    declined.map_or(Ok(()), Err)
 }
 
 /// Whether the policy says to leave all channels of this seller open.
@@ -139,21 +145,21 @@ fn is_denied(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(AdminError::Denied(_)))
 }
 
-async fn one(
-    backend: &Backend,
-    operation: &Operation,
-    is_agreed: bool,
-) -> anyhow::Result<Option<OperationReport>> {
+/// Shows and executes an operation, if the user agrees. One that only reads the chain needs no agreement.
+async fn one(backend: &Backend, operation: &Operation, is_agreed: bool) -> anyhow::Result<OperationReport> {
+    if *operation == Operation::Sync {
+        return with_progress(backend.operate(operation)).await;
+    }
     let plan = backend.plan(operation).await?;
     let cost = match &plan.wei {
         Some(wei) => format!("\nfees: at most {wei} wei"),
         None => String::new(),
     };
     tell(format_args!("{}{cost}", words::plan(&plan.action)));
-    if !is_agreed && !agreed()? {
-        return Ok(None);
+    if !is_agreed {
+        confirm()?;
     }
-    with_progress(backend.operate(operation)).await.map(Some)
+    with_progress(backend.operate(operation)).await
 }
 
 async fn operations(backend: &Backend, command: ChannelCommand) -> anyhow::Result<Vec<Operation>> {

@@ -1,8 +1,10 @@
 //! The command that `tollpass run` runs: its start, signals passed on to it, and its end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use tokio::process::Command;
@@ -50,7 +52,7 @@ impl From<ExitStatus> for ProgramExit {
 
 /// The command could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", command.display())]
+#[error("cannot run {}: {}", command.display(), cause(command, source))]
 pub(super) struct NotStarted {
     command: OsString,
     source: io::Error,
@@ -59,6 +61,25 @@ pub(super) struct NotStarted {
 impl NotStarted {
     pub(super) fn code(&self) -> u8 {
         if self.source.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }
+    }
+}
+
+/// Why the command could not be started, and what to do.
+fn cause(command: &OsStr, source: &io::Error) -> String {
+    let is_path = command.as_bytes().contains(&b'/');
+    match source.kind() {
+        io::ErrorKind::NotFound if !is_path => {
+            "no program of this name is in PATH; check its spelling, or give its path".to_owned()
+        }
+        // The file may be there: a script whose interpreter is missing gets the same error.
+        io::ErrorKind::NotFound if Path::new(command).exists() => {
+            "the interpreter that its first line names does not exist".to_owned()
+        }
+        io::ErrorKind::NotFound => "this file does not exist; check the path".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!("{source}; is it a program, and may this user execute it (chmod +x)?")
+        }
+        _ => source.to_string(),
     }
 }
 

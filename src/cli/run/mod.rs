@@ -120,7 +120,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
         File::create(path).with_context(|| format!("cannot write the report to {}", path.display()))
     });
     let mut file = file.transpose()?;
-    let trust = trust::files(&config, |name| std::env::var_os(name))?;
     // Before a proxy starts; one that runs may listen elsewhere.
     args.client.user(&config, (Ipv4Addr::LOCALHOST, 0).into())?;
     // Longer than any command can run.
@@ -128,6 +127,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     let request = RunRequest { budget: args.budget.clone(), lasts_ms };
     let proxy = Proxy::find_or_start(config.clone(), &request).await?;
     let user = args.client.user(&config, proxy.address())?;
+    let trust = trust::files(&config, proxy.running().await.as_ref(), |name| std::env::var_os(name))?;
     if !args.quiet && !proxy.can_pay() {
         say("no [wallet] is configured: this proxy never pays");
     }
@@ -140,8 +140,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
         variables.push((environment::RUN, number.to_string().into()));
     }
     // Its own `tollpass` commands find the same proxy.
-    if let Some(path) = &args.config.config {
+    if let Some(path) = args.config.file() {
         variables.push((environment::CONFIG, std::path::absolute(path)?.into()));
+    }
+    if args.config.state_dir.is_some() {
+        variables.push((environment::STATE_DIR, config.state_dir.clone().into()));
     }
 
     let mut signals = SignalListener::listen().context("cannot listen for signals")?;

@@ -12,12 +12,12 @@ use super::bill::Statement;
 use super::say::say;
 use super::signals::SignalListener;
 use crate::admin;
-use crate::admin::{AdminError, ClientCount, OpenRun, RunRequest, Session};
+use crate::admin::{AdminError, ClientCount, OpenRun, RunRequest, Session, Status};
 use crate::app;
 use crate::app::{App, StartError};
 use crate::chain::WalletSigner;
 use crate::config::Config;
-use crate::payments::Payments;
+use crate::payments::{Payments, SpendingReport};
 use crate::shutdown::Shutdown;
 
 /// How long another process may hold the state directory without responding, while it exits or works on channels.
@@ -27,7 +27,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The proxy for one command.
 pub(super) enum Proxy {
-    Running { socket: PathBuf, session: Box<Session> },
+    Running {
+        socket: PathBuf,
+        session: Box<Session>,
+    },
+    /// One that runs and has no wallet; it has no port for each run.
+    Plain(Box<Status>),
     Own(Box<Own>),
 }
 
@@ -55,7 +60,15 @@ impl Proxy {
         let mut signer: Option<Arc<WalletSigner>> = None;
         let deadline = Instant::now() + BUSY_WITHIN;
         loop {
-            match admin::open_run(&socket, request).await {
+            // If that fails, the next question tells why.
+            let plain = admin::status(&socket).await.ok().flatten().filter(|status| status.never_pays);
+            let opened = match plain {
+                Some(status) if !status.is_tls => return Ok(Self::Plain(Box::new(status))),
+                // Not every program can use it.
+                Some(_) => Ok(None),
+                None => admin::open_run(&socket, request).await,
+            };
+            match opened {
                 Ok(Some(session)) => return Ok(Self::Running { socket, session: Box::new(session) }),
                 Err(AdminError::Stopping | AdminError::Gone) if Instant::now() < deadline => {
                     tokio::time::sleep(POLL_INTERVAL).await;
@@ -65,7 +78,7 @@ impl Proxy {
                 Ok(None) => {}
             }
             // Before the command starts: this may prompt for the password, and a wrong one ends `run` here.
-            if let (None, Some(wallet), Some(_)) = (&signer, &config.wallet, &config.chain) {
+            if let (None, Some(wallet)) = (&signer, &config.wallet) {
                 signer = Some(Arc::new(app::unlock(wallet.clone(), &config.state_dir).await?));
                 continue;
             }
@@ -83,6 +96,7 @@ impl Proxy {
     pub(super) fn address(&self) -> SocketAddr {
         match self {
             Self::Running { session, .. } => session.opened.listen,
+            Self::Plain(status) => status.listen,
             Self::Own(own) => own.address,
         }
     }
@@ -91,7 +105,18 @@ impl Proxy {
     pub(super) fn number(&self) -> Option<u64> {
         match self {
             Self::Running { session, .. } => Some(session.opened.id),
+            Self::Plain(_) => None,
             Self::Own(own) => own.paying.as_ref().map(|paying| paying.run.account().id()),
+        }
+    }
+
+    /// What a proxy in another process says about itself.
+    pub(super) async fn running(&self) -> Option<Status> {
+        match self {
+            // If it has ended meanwhile, the command finds out.
+            Self::Running { socket, .. } => admin::status(socket).await.ok().flatten(),
+            Self::Plain(status) => Some(status.as_ref().clone()),
+            Self::Own(_) => None,
         }
     }
 
@@ -99,6 +124,7 @@ impl Proxy {
     pub(super) fn can_pay(&self) -> bool {
         match self {
             Self::Running { .. } => true,
+            Self::Plain(_) => false,
             Self::Own(own) => own.paying.is_some(),
         }
     }
@@ -107,6 +133,7 @@ impl Proxy {
     pub(super) async fn end(self, signals: &mut SignalListener) -> Statement {
         match self {
             Self::Own(own) => own.end(signals).await,
+            Self::Plain(_) => Statement::complete(SpendingReport::default()),
             Self::Running { socket, session } => {
                 let report = tokio::select! {
                     report = admin::end_run(&socket, session.opened.id) => report,

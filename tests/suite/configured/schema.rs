@@ -236,7 +236,7 @@ fn a_configuration_that_the_schema_refuses_does_not_parse() {
     let tls = |rest: &str| format!("[[upstream.tls]]\n{rest}\n");
     for text in [
         "colour = 1".to_owned(),
-        "listen = \"localhost:1\"".into(),
+        "listen = \"a.example:1\"".into(),
         "allow_remote = 1".into(),
         "[chain]\nchannel_manager = \"0x1111111111111111111111111111111111111111\"".into(),
         PAYING.replace("[wallet]", "[wallet]\nkey_file = \"b\""),

@@ -104,7 +104,7 @@ async fn an_allowance_is_set_shown_and_changed_with_and_without_a_running_proxy(
         let begun = scene.sent().await;
         // Without a terminal, only --yes agrees.
         let asked = scene.approve(&["EASY", "5 EASY"]).await;
-        assert!(asked.code == 1 && asked.errors.contains("--yes"), "{asked:?}");
+        assert!(asked.code == 3 && asked.errors.contains("--yes"), "{asked:?}");
         assert!(asked.errors.contains("up to 5 EASY") && asked.errors.contains("fees: at most"), "{asked:?}");
         assert_eq!(scene.sent().await, begun, "nothing was sent");
 

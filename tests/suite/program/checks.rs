@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use tollpass::devnet::deploy;
 use tollpass::protocol::{Address, Amount};
 
-use super::{Ran, run, text};
+use super::{Ran, run, run_with, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
 use crate::support::market::Market;
@@ -233,7 +233,9 @@ async fn the_files_of_init_can_be_filled_in_checked_and_served() {
         written = written.replace(&line, &format!("{key}{value}"));
     }
     std::fs::write(&path, &written).unwrap();
-    let ran = run(&["check", "--config", text(&path)]).await;
+    let state_dir = directory.path().join("state");
+    let state = [("TOLLPASS_STATE_DIR", text(&state_dir))];
+    let ran = run_with(&["check", "--config", text(&path)], &state).await;
     // Everything is fine except the money.
     ran.expect_failure(&[address, "ether", "send some", &fair.market.chain.url()]);
     assert!(ran.out.contains(&format!("ok     wallet    {address}")), "{}", ran.out);
@@ -244,14 +246,13 @@ async fn the_files_of_init_can_be_filled_in_checked_and_served() {
     deploy::fund(&fair.market.chain.url(), wallet, U256::exp10(18), &tokens).await.unwrap();
     let rule = format!("{written}\n[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 1000\n{QUICK}");
     std::fs::write(&path, rule).unwrap();
-    let ran = run(&["check", "--config", text(&path)]).await;
+    let ran = run_with(&["check", "--config", text(&path)], &state).await;
     assert_eq!(ran.code, 0, "{ran:?}");
 
-    let state_dir = directory.path().join("state");
     let mut command = program(["serve", "--config", text(&path), "--listen", "127.0.0.1:0"]);
     command.env("TOLLPASS_STATE_DIR", &state_dir);
     let serving = Program::start(command).await;
-    // It listens at once; the request waits until the keystore is open.
+    // The keystore is open, and the request waits for the node.
     let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
     let got = ask(serving.address, paid).await;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");

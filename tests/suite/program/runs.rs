@@ -30,7 +30,7 @@ use crate::support::secure::{Notary, Secure};
 use crate::support::wire::ask;
 
 /// Other environment variables that could change what a program does.
-const FOREIGN: [&str; 22] = [
+const FOREIGN: [&str; 27] = [
     "http_proxy",
     "HTTP_PROXY",
     "https_proxy",
@@ -51,6 +51,11 @@ const FOREIGN: [&str; 22] = [
     "CARGO_HTTP_CAINFO",
     "NIX_SSL_CERT_FILE",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "npm_config_cafile",
+    "YARN_HTTPS_CA_FILE_PATH",
+    "BUNDLE_SSL_CA_CERT",
+    "COMPOSER_CAFILE",
+    "HEX_CACERTS_PATH",
     "NODE_EXTRA_CA_CERTS",
     "DENO_CERT",
 ];
@@ -442,7 +447,7 @@ async fn the_ending_is_the_programs_own() {
     }
     let ran = ended(scene.run(&[], &["no-such-program-anywhere"])).await;
     assert_eq!(ran.status.code(), Some(127), "{ran:?}");
-    assert!(ran.errors.starts_with("tollpass: no-such-program-anywhere: No such file"), "{ran:?}");
+    assert!(ran.errors.starts_with("tollpass: cannot run no-such-program-anywhere: no program"), "{ran:?}");
     let config = scene.alice.config_path();
     let ran = ended(scene.run(&[], &[text(&config)])).await;
     assert_eq!(ran.status.code(), Some(126), "{ran:?}");

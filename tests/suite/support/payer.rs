@@ -132,8 +132,10 @@ pub fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Comma
     for name in ours.filter(|name| name.to_string_lossy().starts_with("TOLLPASS_")) {
         command.env_remove(name);
     }
-    // Many tests pay with the same key.
-    command.env_remove("XDG_RUNTIME_DIR");
+    // Many tests pay with the same key, and a path that is not absolute reserves none.
+    command.env("XDG_RUNTIME_DIR", "none");
+    // The user's own configuration and state have no part in a test, nor one test in another.
+    command.env("XDG_CONFIG_HOME", "/dev/null").env("XDG_STATE_HOME", "/dev/null");
     command.args(arguments).stdin(Stdio::null());
     command
 }

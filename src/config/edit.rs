@@ -1,0 +1,126 @@
+//! Sets one key in the text of a configuration file, and leaves the rest as it is, including comments.
+
+use toml_edit::{DocumentMut, Item, Table, Value};
+
+/// Why a key cannot be set.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The file is not TOML; the configuration says where.
+    #[error("the file is not TOML; `tollpass check` says where")]
+    NotToml,
+    /// The path of the key is malformed.
+    #[error("{0:?} is not the path of a key, such as limits.pay_timeout or pay[0].max_price")]
+    NotAPath(String),
+    /// The path leads through something that has no such part.
+    #[error("the file has no {0}; write it there first")]
+    Missing(String),
+}
+
+/// The text with a key set to a value: TOML, or else a string.
+///
+/// # Errors
+/// The text is not TOML, or it has no place for the key.
+pub fn with_key(text: &str, path: &str, value: &str) -> Result<String, EditError> {
+    let mut document: DocumentMut = text.parse().map_err(|_| EditError::NotToml)?;
+    let value = value.parse::<Value>().unwrap_or_else(|_| value.into());
+    let mut steps = steps(path).ok_or_else(|| EditError::NotAPath(path.to_owned()))?;
+    let (key, index) = steps.pop().ok_or_else(|| EditError::NotAPath(path.to_owned()))?;
+    if index.is_some() {
+        return Err(EditError::NotAPath(path.to_owned()));
+    }
+    let mut table = document.as_table_mut();
+    for (name, index) in steps {
+        let missing =
+            || EditError::Missing(index.map_or_else(|| name.to_owned(), |at| format!("{name}[{at}]")));
+        if index.is_none() && !table.contains_key(name) {
+            let mut made = Table::new();
+            // Its header is needed only if it has keys of its own.
+            made.set_implicit(true);
+            table.insert(name, Item::Table(made));
+        }
+        let item = table.get_mut(name).ok_or_else(missing)?;
+        let inner = match index {
+            None => item.as_table_mut(),
+            Some(index) => item.as_array_of_tables_mut().and_then(|tables| tables.get_mut(index)),
+        };
+        table = inner.ok_or_else(missing)?;
+    }
+    match table.get_mut(key) {
+        Some(Item::Value(present)) => {
+            // With the remark after it.
+            let decor = present.decor().clone();
+            *present = value;
+            *present.decor_mut() = decor;
+        }
+        Some(_) => return Err(EditError::NotAPath(path.to_owned())),
+        None => {
+            table.insert(key, Item::Value(value));
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// The names of a path, each with its position in a list.
+fn steps(path: &str) -> Option<Vec<(&str, Option<usize>)>> {
+    let step = |step: &str| -> Option<(usize, Option<usize>)> {
+        match step.split_once('[') {
+            None => Some((step.len(), None)),
+            Some((name, rest)) => Some((name.len(), Some(rest.strip_suffix(']')?.parse().ok()?))),
+        }
+    };
+    let named = path.split('.').map(|part| {
+        let (length, index) = step(part)?;
+        let name = part.get(..length)?;
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+        (!name.is_empty() && name.chars().all(is_plain)).then_some((name, index))
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::edit::*;
+
+    const TEXT: &str = "# Mine.\nlisten = 8402 # here\n\n[limits]\n# patience\npay_timeout = \"5s\"\n\n[[pay]]\nhost = \"a\"\n";
+
+    #[test]
+    fn a_key_is_set_and_the_rest_stays() {
+        for (path, value, from, to) in [
+            ("listen", "8403", "listen = 8402 # here", "listen = 8403 # here"),
+            ("limits.pay_timeout", "7s", "\"5s\"", "\"7s\""),
+            ("pay[0].host", "b.example", "host = \"a\"", "host = \"b.example\""),
+            ("allow_remote", "true", "# here\n", "# here\nallow_remote = true\n"),
+            ("limits.max_attempts", "3", "\"5s\"\n", "\"5s\"\nmax_attempts = 3\n"),
+            (
+                "connect_ports",
+                "[443, \"8000-8999\"]",
+                "# here\n",
+                "# here\nconnect_ports = [443, \"8000-8999\"]\n",
+            ),
+        ] {
+            assert_eq!(with_key(TEXT, path, value).unwrap(), TEXT.replace(from, to), "{path}");
+        }
+        let made = with_key(TEXT, "log.file", "/tmp/log").unwrap();
+        assert!(made.starts_with(TEXT) && made.ends_with("[log]\nfile = \"/tmp/log\"\n"), "{made}");
+        assert_eq!(with_key("", "hooks.init.action", "pass").unwrap(), "[hooks.init]\naction = \"pass\"\n");
+    }
+
+    #[test]
+    fn what_has_no_place_is_an_error() {
+        for path in [
+            "",
+            ".",
+            "a..b",
+            "pay",
+            "pay[0]",
+            "pay[x].host",
+            "pay[1].host",
+            "wallet[0].key",
+            "listen.x",
+            "a b",
+        ] {
+            assert!(with_key(TEXT, path, "1").is_err(), "{path}");
+        }
+        assert!(with_key("a = = 1", "listen", "1").is_err());
+    }
+}
