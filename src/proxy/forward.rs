@@ -12,6 +12,7 @@ use tower::Service;
 use super::descriptors::IdleConnections;
 use super::error::ForwardError;
 use super::message::body::Body;
+use super::message::headers::Present;
 use super::message::{max_forwards, via};
 use super::settings::ProxySettings;
 use super::tunnel;
@@ -65,7 +66,8 @@ impl Service<Request<Body>> for Forward {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Forwarding {
-        if via::has_passed(request.headers(), request.uri()) {
+        let present = Present::among(request.headers());
+        if present.has(Present::VIA) && via::has_passed(request.headers(), request.uri()) {
             return Forwarding::failed(ForwardError::Loop);
         }
         match max_forwards::spend(&mut request) {
@@ -76,7 +78,7 @@ impl Service<Request<Body>> for Forward {
         if request.method() == Method::CONNECT {
             return Forwarding::other(tunnel::open(request, Arc::clone(&self.upstream)));
         }
-        if upgrade::is_requested(&request) {
+        if present.has(Present::UPGRADE) && upgrade::is_requested(&request) {
             return Forwarding::other(upgrade::pass(request, Arc::clone(&self.upstream)));
         }
         match self.upstream.send(request, None) {

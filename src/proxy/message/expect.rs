@@ -18,9 +18,9 @@ use crate::mutex::lock;
 
 /// Whether the client waits for `100 Continue`.
 pub(crate) fn is_expected<B: http_body::Body>(request: &Request<B>) -> bool {
-    request.headers().contains_key(header::EXPECT)
+    !request.body().is_end_stream()
         && request.version() == Version::HTTP_11
-        && !request.body().is_end_stream()
+        && request.headers().contains_key(header::EXPECT)
 }
 
 /// Releases a body once the origin has requested it.

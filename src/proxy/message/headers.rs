@@ -1,7 +1,7 @@
 //! Rules for headers at an intermediary: hop-by-hop headers, framing, trailers. RFC 9110 section 7.6.
 
+use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response};
 
 use crate::protocol::schemes::is_payment_header;
 
@@ -10,6 +10,58 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// The number of headers that hyper parses without allocating.
 pub(crate) const DEFAULT_HEADER_COUNT: usize = 100;
+
+/// The headers of interest that a message has. Found in one pass, because each look-up of a header costs as much as
+/// comparing several names, and most messages have few headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Present(u16);
+
+impl Present {
+    pub(crate) const AUTHORIZATION: Self = Self(1);
+    /// `WWW-Authenticate` or `Persistent-Auth`.
+    pub(crate) const CHALLENGE: Self = Self(1 << 1);
+    pub(crate) const CONTENT_LENGTH: Self = Self(1 << 2);
+    pub(crate) const COOKIE: Self = Self(1 << 3);
+    pub(crate) const EXPECT: Self = Self(1 << 4);
+    /// A hop-by-hop header.
+    pub(crate) const ONE_HOP: Self = Self(1 << 5);
+    pub(crate) const TE: Self = Self(1 << 6);
+    pub(crate) const TRAILER: Self = Self(1 << 7);
+    pub(crate) const TRANSFER_ENCODING: Self = Self(1 << 8);
+    pub(crate) const UPGRADE: Self = Self(1 << 9);
+    pub(crate) const VIA: Self = Self(1 << 10);
+
+    pub(crate) fn among(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |present, name| present.and(Self::by(name)))
+    }
+
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn by(name: &HeaderName) -> Self {
+        match *name {
+            header::AUTHORIZATION => Self::AUTHORIZATION,
+            header::CONTENT_LENGTH => Self::CONTENT_LENGTH,
+            header::COOKIE => Self::COOKIE,
+            header::EXPECT => Self::EXPECT,
+            header::TE => Self::TE.and(Self::ONE_HOP),
+            header::TRAILER => Self::TRAILER,
+            header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING.and(Self::ONE_HOP),
+            header::UPGRADE => Self::UPGRADE.and(Self::ONE_HOP),
+            header::VIA => Self::VIA,
+            header::CONNECTION | header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => Self::ONE_HOP,
+            header::WWW_AUTHENTICATE => Self::CHALLENGE,
+            _ if *name == KEEP_ALIVE || *name == PROXY_CONNECTION => Self::ONE_HOP,
+            _ if *name == PERSISTENT_AUTH => Self::CHALLENGE,
+            _ => Self::default(),
+        }
+    }
+}
 
 /// Hop-by-hop headers, besides `Connection` and those that it nominates.
 const ONE_HOP: [HeaderName; 7] = [
@@ -44,10 +96,9 @@ const END_TO_END: [HeaderName; 14] = [
 ///
 /// `Transfer-Encoding` is removed, too, because each side frames its messages itself. `Trailer` stays unless it is
 /// nominated, because trailers are forwarded.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have none. One look at each header that there is costs less than a search for each that there may be.
-    let is_one_hop = |name: &HeaderName| *name == header::CONNECTION || ONE_HOP.contains(name);
-    if !headers.keys().any(is_one_hop) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, present: Present) {
+    // Most messages have none.
+    if !present.has(Present::ONE_HOP) {
         return;
     }
     remove_nominated(headers);
@@ -86,13 +137,13 @@ pub(crate) fn normalise_trailers(trailers: &mut HeaderMap) {
 
 /// Makes framing unambiguous: one `Content-Length` in digits, none beside chunks, and no `Trailer` that announces a header
 /// not allowed there.
-pub(crate) fn normalise_framing(headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+pub(crate) fn normalise_framing(headers: &mut HeaderMap, present: Present) {
+    if present.has(Present::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
-    } else if headers.contains_key(header::CONTENT_LENGTH) {
+    } else if present.has(Present::CONTENT_LENGTH) {
         normalise_length(headers);
     }
-    if headers.contains_key(header::TRAILER) {
+    if present.has(Present::TRAILER) {
         normalise_announcement(headers);
     }
 }
@@ -205,8 +256,10 @@ pub(crate) fn binds_connection(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a response requests or confirms such authentication; the one that completes it can have any status.
-pub(crate) fn binds_response<B>(response: &Response<B>) -> bool {
-    let headers = response.headers();
+pub(crate) fn binds_response(headers: &HeaderMap, present: Present) -> bool {
+    if !present.has(Present::CHALLENGE) {
+        return false;
+    }
     let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
     headers.contains_key(PERSISTENT_AUTH)
         || challenges.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_bound_scheme))
@@ -251,7 +304,8 @@ mod tests {
         ] {
             some.append(name, HeaderValue::from_static(value));
         }
-        remove_hop_by_hop(&mut some);
+        let present = Present::among(&some);
+        remove_hop_by_hop(&mut some, present);
         assert_eq!(some, map(&[("x-three", "3"), ("trailer", "x-sum")]));
     }
 
@@ -298,7 +352,8 @@ mod tests {
         ] {
             let mut some: HeaderMap =
                 lines.iter().map(|line| (header::CONTENT_LENGTH, HeaderValue::from_static(line))).collect();
-            normalise_framing(&mut some);
+            let present = Present::among(&some);
+            normalise_framing(&mut some, present);
             assert_eq!(
                 some.get("content-length").map(|length| length.to_str().unwrap()),
                 expected,
@@ -307,17 +362,20 @@ mod tests {
             assert!(some.get_all("content-length").iter().count() < 2);
         }
         let mut both = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
-        normalise_framing(&mut both);
+        let present = Present::among(&both);
+        normalise_framing(&mut both, present);
         assert_eq!(both, map(&[("transfer-encoding", "chunked")]));
     }
 
     #[test]
     fn trailers_that_act_as_headers_are_neither_announced_nor_sent() {
         let mut some = map(&[("trailer", "X-Sum, Content-Length"), ("trailer", "host,x-more")]);
-        normalise_framing(&mut some);
+        let present = Present::among(&some);
+        normalise_framing(&mut some, present);
         assert_eq!(some, map(&[("trailer", "X-Sum, x-more")]));
         let mut none = map(&[("trailer", "transfer-encoding")]);
-        normalise_framing(&mut none);
+        let present = Present::among(&none);
+        normalise_framing(&mut none, present);
         assert!(none.is_empty());
         let mut sent =
             map(&[("x-sum", "1"), ("content-length", "9"), ("connection", "x"), ("set-cookie", "a")]);
@@ -335,7 +393,8 @@ mod tests {
             ("rdn-balance", "2"),
             ("x-own", "3"),
         ]);
-        remove_hop_by_hop(&mut some);
+        let present = Present::among(&some);
+        remove_hop_by_hop(&mut some, present);
         let left = [("host", "a"), ("content-length", "1"), ("authorization", "b"), ("rdn-balance", "2")];
         assert_eq!(some, map(&left));
     }

@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Version};
 
 use super::headers;
+use super::headers::Present;
 use crate::hosts::host::Host;
 use crate::proxy::error::ForwardError;
 
@@ -12,8 +13,11 @@ use crate::proxy::error::ForwardError;
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), ForwardError> {
     check_host(request)?;
     check_target(request)?;
-    check_framing(request)?;
-    check_expectation(request)
+    let present = Present::among(request.headers());
+    if request.method() == Method::CONNECT || present.has(Present::TRANSFER_ENCODING) {
+        check_framing(request)?;
+    }
+    if present.has(Present::EXPECT) { check_expectation(request) } else { Ok(()) }
 }
 
 fn check_host<B>(request: &Request<B>) -> Result<(), ForwardError> {

@@ -22,6 +22,7 @@ use crate::proxy::extensions::CarriesPayment;
 use crate::proxy::message::body::Body;
 use crate::proxy::message::expect::{ContinueGate, EarlyResponse};
 use crate::proxy::message::multiplexed::MultiplexedBody;
+use crate::proxy::message::headers::Present;
 use crate::proxy::message::{expect, headers, target, via};
 use crate::proxy::settings::ProxySettings;
 
@@ -93,6 +94,7 @@ impl UpstreamClient {
         upgrade: Option<HeaderValue>,
     ) -> Result<PendingResponse, ForwardError> {
         let is_deferred = upgrade.is_none() && expect::is_expected(&request);
+        let is_upgrade = upgrade.is_some();
         self.prepare(&mut request, upgrade, is_deferred)?;
         let pinned = request.extensions().get::<PinnedAddr>().copied();
         if let Some(target) = pinned.and_then(|pinned| self.egress.pin(request.uri(), pinned)) {
@@ -106,7 +108,6 @@ impl UpstreamClient {
             return Ok(self.send_deferred(PoolRequest { request, client, reach, is_fresh: false }, choice));
         }
         self.handle_interim(&mut request, None);
-        let is_upgrade = request.headers().contains_key(header::UPGRADE);
         let retry = (!pays && headers::is_idempotent(request.method()) && request.body().is_end_stream())
             .then(|| Box::new(copy(&request)));
         let choice = match (pays, is_upgrade) {
@@ -187,20 +188,21 @@ impl UpstreamClient {
         is_deferred: bool,
     ) -> Result<(), ForwardError> {
         target::check(request)?;
-        if !headers::has_supported_framing(request.headers()) {
+        let present = Present::among(request.headers());
+        if present.has(Present::TRANSFER_ENCODING) && !headers::has_supported_framing(request.headers()) {
             return Err(ForwardError::UnsupportedCoding);
         }
         let received = std::mem::replace(request.version_mut(), Version::HTTP_11);
-        let takes_trailers = headers::takes_trailers(request.headers());
+        let takes_trailers = present.has(Present::TE) && headers::takes_trailers(request.headers());
 
         target::set_host(request);
         let headers = request.headers_mut();
-        headers::normalise_framing(headers);
-        headers::remove_hop_by_hop(headers);
-        if received == Version::HTTP_2 {
+        headers::normalise_framing(headers, present);
+        headers::remove_hop_by_hop(headers, present);
+        if received == Version::HTTP_2 && present.has(Present::COOKIE) {
             headers::join_cookies(headers);
         }
-        if !is_deferred {
+        if !is_deferred && present.has(Present::EXPECT) {
             headers.remove(header::EXPECT);
         }
         if takes_trailers {
@@ -243,10 +245,11 @@ impl UpstreamClient {
                 .and_then(Reuse::peer)
                 .map(|pinned| response.extensions_mut().insert(pinned));
         }
-        let is_bound = headers::binds_response(&response);
+        let present = Present::among(response.headers());
+        let is_bound = headers::binds_response(response.headers(), present);
         let headers = response.headers_mut();
-        headers::normalise_framing(headers);
-        headers::remove_hop_by_hop(headers);
+        headers::normalise_framing(headers, present);
+        headers::remove_hop_by_hop(headers, present);
         via::add_via(headers, received);
         if is_bound {
             headers.insert(headers::PROXY_SUPPORT, headers::SESSION_BASED);
@@ -263,7 +266,8 @@ fn share(limit: usize, index: usize, count: usize) -> usize {
 
 /// The head of an interim response to the client.
 fn interim_head(status: StatusCode, version: Version, mut headers: HeaderMap) -> Vec<u8> {
-    headers::remove_hop_by_hop(&mut headers);
+    let present = Present::among(&headers);
+    headers::remove_hop_by_hop(&mut headers, present);
     headers.remove(header::CONTENT_LENGTH);
     via::add_via(&mut headers, version);
     let reason = status.canonical_reason().unwrap_or_default();

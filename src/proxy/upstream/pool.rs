@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::uri::Scheme;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -49,7 +49,7 @@ use crate::proxy::downstream::client_io::ConnectionId;
 use crate::proxy::error::ForwardError;
 use crate::proxy::message::body::Body;
 use crate::proxy::message::byte_body::BodyError;
-use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
+use crate::proxy::message::headers::{DEFAULT_HEADER_COUNT, Present};
 use crate::proxy::message::multiplexed::HoldsStream as _;
 use crate::proxy::message::{headers, target};
 
@@ -57,6 +57,8 @@ use crate::proxy::message::{headers, target};
 const USUAL_BUFFER: usize = 8192 + 4096 * 100;
 /// Longest interval between sweeps: connections closed by their origins take memory until then.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// Responses whose handling depends on the connection. It costs others an allocation to carry it.
+const TELLING: [StatusCode; 2] = [StatusCode::PAYMENT_REQUIRED, StatusCode::PROXY_AUTHENTICATION_REQUIRED];
 /// HPACK shrinks a head to no less than this fraction, unless the head repeats itself.
 const MOST_COMPRESSED: u64 = 4;
 
@@ -452,8 +454,11 @@ impl PoolState {
         for_http1(&mut request, connection.reuse().is_proxied());
         match connection.send(*request).await {
             Ok(mut response) => {
-                response.extensions_mut().insert(connection.reuse().clone());
-                if binds || headers::binds_response(&response) {
+                if TELLING.contains(&response.status()) {
+                    response.extensions_mut().insert(connection.reuse().clone());
+                }
+                let present = Present::among(response.headers());
+                if binds || headers::binds_response(response.headers(), present) {
                     // Reserved for its client from here on; closed if the client is unknown.
                     origin.client = client.cloned();
                     if origin.client.is_some() {
@@ -504,7 +509,9 @@ impl PoolState {
                         cause: FailureCause::Request,
                     });
                 }
-                response.extensions_mut().insert(permit.reuse().clone());
+                if TELLING.contains(&response.status()) {
+                    response.extensions_mut().insert(permit.reuse().clone());
+                }
                 return SendOutcome::Response(Box::new(PoolResponse { response, permit: Some(permit) }));
             }
             Err(error) => error,
@@ -693,7 +700,8 @@ pub(crate) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
         // Explicit, because hyper would drop the body of a GET otherwise.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let options = match (fields.contains_key(header::TE), fields.contains_key(header::UPGRADE)) {
+    let present = Present::among(fields);
+    let options = match (present.has(Present::TE), present.has(Present::UPGRADE)) {
         (true, true) => Some("te, upgrade"),
         (true, false) => Some("te"),
         (false, true) => Some("upgrade"),
