@@ -361,6 +361,23 @@ async fn a_dead_pooled_connection_is_tried_once_more_where_that_does_no_harm() {
 }
 
 #[tokio::test]
+async fn a_connection_that_its_origin_closes_while_it_is_idle_is_closed_at_once() {
+    let origin = RawOrigin::start().await;
+    let forward = Forward::new(&ProxySettings::default());
+    for method in [Method::GET, Method::PUT] {
+        let body = if method == Method::PUT { Body::full("x") } else { Body::Empty };
+        let asked = tokio::spawn(forward.clone().oneshot(request(method, &origin, body)));
+        let mut server = origin.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab").await;
+        let response = asked.await.unwrap().unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ab");
+        server.finish().await;
+        assert!(soon("the other side's close", server.rest()).await.len() <= 1);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_the_origin_may_have_received_is_not_sent_again() {
     let any = RawOrigin::start().await;
     let mut paying = request(Method::GET, &any, Body::Empty);

@@ -9,6 +9,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::byte_body::{BodyError, normalise_trailers};
+use super::driven::{DrivenBody, DrivesBody};
 use super::expect::{DeferredBody, EarlyResponse, TrackedBody};
 use super::multiplexed::{HoldsStream, MultiplexedBody};
 use super::payment_headers;
@@ -43,6 +44,8 @@ pub enum Body {
     Unpaid(Box<Self>),
     /// The body of a response on a connection that carries other streams, too.
     Multiplexed(Box<MultiplexedBody<dyn HoldsStream>>),
+    /// The body of a response that drives its connection.
+    Driven(Box<DrivenBody<dyn DrivesBody>>),
     /// The body of a response whose end is logged.
     Recorded(Box<RecordedBody<Self, dyn BodyRecord>>),
 }
@@ -113,6 +116,7 @@ impl http_body::Body for Body {
             Self::Early(early) => early.poll_frame(cx),
             Self::Retriable(retriable) => retriable.poll_frame(cx),
             Self::Multiplexed(multiplexed) => multiplexed.poll_frame(cx),
+            Self::Driven(driven) => driven.poll_frame(cx),
             Self::Recorded(recorded) => recorded.poll_frame(cx),
             Self::Unpaid(body) => {
                 let mut next = ready!(Pin::new(&mut **body).poll_frame(cx));
@@ -138,6 +142,7 @@ impl http_body::Body for Body {
             Self::Early(early) => early.is_end_stream(),
             Self::Retriable(retriable) => retriable.is_end_stream(),
             Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
+            Self::Driven(driven) => driven.is_end_stream(),
             Self::Recorded(recorded) => recorded.is_end_stream(),
             Self::Unpaid(body) => body.is_end_stream(),
         }
@@ -156,6 +161,7 @@ impl http_body::Body for Body {
             Self::Early(early) => early.size_hint(),
             Self::Retriable(retriable) => retriable.size_hint(),
             Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
+            Self::Driven(driven) => driven.size_hint(),
             Self::Recorded(recorded) => recorded.size_hint(),
             Self::Unpaid(body) => body.size_hint(),
         }

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod byte_body;
+pub(crate) mod driven;
 pub(crate) mod expect;
 pub mod headers;
 pub(crate) mod max_forwards;

@@ -7,13 +7,12 @@ use std::task::{Context, Poll, ready};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tracing::warn;
 
 use super::connector::Connector;
 use super::egress::{Egress, PinnedAddr, Reach};
 use super::parked::ParkedConnections;
-use super::pool::{FailureCause, Pool, PoolError, PoolRequest, ResponseFuture, StreamPermit};
+use super::pool::{FailureCause, Pool, PoolError, PoolRequest, ResponseFuture};
 use super::stream::Reuse;
 use super::tls::{AlpnOffer, UpstreamTls};
 use crate::proxy::downstream::client_io::{ConnectionId, InterimSender};
@@ -21,7 +20,6 @@ use crate::proxy::error::ForwardError;
 use crate::proxy::extensions::CarriesPayment;
 use crate::proxy::message::body::Body;
 use crate::proxy::message::expect::{ContinueGate, EarlyResponse};
-use crate::proxy::message::multiplexed::MultiplexedBody;
 use crate::proxy::message::headers::Present;
 use crate::proxy::message::{expect, headers, target, via};
 use crate::proxy::settings::ProxySettings;
@@ -128,16 +126,7 @@ impl UpstreamClient {
     ) -> PendingResponse {
         let (client, reach) = (request.client.clone(), request.reach);
         let answering = self.pool(choice).request(request);
-        PendingResponse {
-            answering,
-            choice,
-            client,
-            reach,
-            retry,
-            gate,
-            permit: None,
-            upstream: Arc::clone(self),
-        }
+        PendingResponse { answering, choice, client, reach, retry, gate, upstream: Arc::clone(self) }
     }
 
     fn pool(&self, choice: PoolChoice) -> &Pool {
@@ -222,10 +211,7 @@ impl UpstreamClient {
     }
 
     /// Turns a 407 of the outbound proxy into an error.
-    fn reject_proxy_authentication(
-        &self,
-        response: Response<Incoming>,
-    ) -> Result<Response<Incoming>, ForwardError> {
+    fn reject_proxy_authentication(&self, response: Response<Body>) -> Result<Response<Body>, ForwardError> {
         let status = response.status();
         let is_proxied = response.extensions().get::<Reuse>().is_some_and(Reuse::is_proxied);
         if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED || !is_proxied {
@@ -308,8 +294,6 @@ pub(crate) struct PendingResponse {
     retry: Option<Box<Request<Body>>>,
     /// Defers the body of the request.
     gate: Option<ContinueGate<Body>>,
-    /// The stream of the response on an HTTP/2 connection.
-    permit: Option<StreamPermit>,
     upstream: Arc<UpstreamClient>,
 }
 
@@ -318,12 +302,11 @@ impl PendingResponse {
     pub(crate) fn poll_received(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<Incoming>, ForwardError>> {
+    ) -> Poll<Result<Response<Body>, ForwardError>> {
         loop {
             let PoolError { error, cause } = match ready!(self.answering.as_mut().poll(cx)) {
-                Ok(answered) if headers::has_supported_framing(answered.response.headers()) => {
-                    self.permit = answered.permit;
-                    return Poll::Ready(self.upstream.reject_proxy_authentication(answered.response));
+                Ok(response) if headers::has_supported_framing(response.headers()) => {
+                    return Poll::Ready(self.upstream.reject_proxy_authentication(response));
                 }
                 // The request accepted no other coding.
                 Ok(_) => {
@@ -361,13 +344,7 @@ impl PendingResponse {
     }
 
     /// Turns the received response into the one for the client.
-    pub(crate) fn answer(&mut self, received: Response<Incoming>) -> Response<Body> {
-        let received = match self.permit.take() {
-            Some(permit) => {
-                received.map(|incoming| Body::Multiplexed(Box::new(MultiplexedBody::new(incoming, permit))))
-            }
-            None => received.map(Body::from),
-        };
+    pub(crate) fn answer(&mut self, received: Response<Body>) -> Response<Body> {
         let answer = self.upstream.answer(received);
         match self.gate.take().and_then(|gate| gate.answer()) {
             Some(closing) => answer.map(|body| Body::Early(Box::new(EarlyResponse::new(body, closing)))),

@@ -10,6 +10,7 @@ mod limits;
 mod multiplexed;
 pub(crate) mod retry;
 pub(crate) mod upload;
+mod wakeups;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,10 +25,9 @@ use http::header::{self, HeaderValue};
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::exclusive::{ExclusiveConnection, IdleConnection, KeepsIdle};
 use self::key::PoolKey;
@@ -50,7 +50,7 @@ use crate::proxy::error::ForwardError;
 use crate::proxy::message::body::Body;
 use crate::proxy::message::byte_body::BodyError;
 use crate::proxy::message::headers::{DEFAULT_HEADER_COUNT, Present};
-use crate::proxy::message::multiplexed::HoldsStream as _;
+use crate::proxy::message::multiplexed::{HoldsStream as _, MultiplexedBody};
 use crate::proxy::message::{headers, target};
 
 /// The default of hyper's read buffer.
@@ -76,6 +76,8 @@ pub(crate) struct PoolState {
     http1: http1::Builder,
     limits: PoolLimits,
     pools: Mutex<OriginPools>,
+    /// Something has happened on an idle connection.
+    news: Arc<Notify>,
     /// The pools of all workers for this kind of request.
     peers: Arc<Mutex<Vec<Weak<Self>>>>,
 }
@@ -126,14 +128,6 @@ pub(crate) struct PoolRequest {
     pub(crate) client: Option<ConnectionId>,
 }
 
-/// The head of a response, and the stream that its body needs.
-#[derive(Debug)]
-pub(crate) struct PoolResponse {
-    pub(crate) response: Response<Incoming>,
-    /// Its stream on an HTTP/2 connection.
-    pub(crate) permit: Option<StreamPermit>,
-}
-
 /// Why there is no response.
 #[derive(Debug)]
 pub(crate) struct PoolError {
@@ -158,8 +152,8 @@ impl From<DialError> for PoolError {
     }
 }
 
-/// Resolves to the head of the response.
-pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<PoolResponse, PoolError>> + Send>>;
+/// Resolves to the response, once its head has been received.
+pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, PoolError>> + Send>>;
 
 /// A connection, or a stream of one, that the pool gives to a request.
 enum Checkout {
@@ -169,7 +163,7 @@ enum Checkout {
 
 /// The result of sending a request on a connection.
 enum SendOutcome {
-    Response(Box<PoolResponse>),
+    Response(Box<Response<Body>>),
     /// No byte of the request was written.
     Unwritten(Box<Request<Body>>, hyper::Error),
     /// The origin states that it did not process the request.
@@ -208,13 +202,13 @@ impl Pool {
             ping_timeout: limits.ping_timeout,
             kept: limits.replay_memory,
         };
-        let (pools, peers) = (Mutex::default(), Arc::default());
-        Self::joining(PoolState { connector, offer, pays, http1, limits: pool_limits, pools, peers })
+        let (pools, news, peers) = (Mutex::default(), Arc::default(), Arc::default());
+        Self::joining(PoolState { connector, offer, pays, http1, limits: pool_limits, pools, news, peers })
     }
 
     /// The pool of another worker, which keeps at most `idle` idle connections per origin.
     pub(crate) fn for_worker(&self, idle: usize, parked: &ParkedConnections) -> Self {
-        let PoolState { connector, offer, pays, http1, limits, peers, pools: _ } = &*self.0;
+        let PoolState { connector, offer, pays, http1, limits, peers, pools: _, news: _ } = &*self.0;
         Self::joining(PoolState {
             connector: Connector { parked: parked.clone(), ..connector.clone() },
             offer: *offer,
@@ -222,6 +216,7 @@ impl Pool {
             http1: http1.clone(),
             limits: PoolLimits { idle, ..limits.clone() },
             pools: Mutex::default(),
+            news: Arc::default(),
             peers: Arc::clone(peers),
         })
     }
@@ -241,7 +236,7 @@ impl Pool {
 }
 
 impl PoolState {
-    async fn request(self: Arc<Self>, asked: PoolRequest) -> Result<PoolResponse, PoolError> {
+    async fn request(self: Arc<Self>, asked: PoolRequest) -> Result<Response<Body>, PoolError> {
         let PoolRequest { mut request, mut is_fresh, reach, client } = asked;
         let binds = headers::binds_connection(request.headers());
         let target = request.uri().clone();
@@ -271,7 +266,7 @@ impl PoolState {
                 Checkout::Multiplexed(permit) => Box::pin(self.send_multiplexed(permit, request)).await,
             };
             request = match sent {
-                SendOutcome::Response(answered) => return Ok(*answered),
+                SendOutcome::Response(response) => return Ok(*response),
                 // The connection ended while it was idle; try the next one.
                 SendOutcome::Unwritten(again, _) if is_reused && !self.pays => again,
                 SendOutcome::Unwritten(_, error) if is_repeated => {
@@ -375,7 +370,7 @@ impl PoolState {
         {
             return Some(Checkout::Multiplexed(permit));
         }
-        while let Some(idle) = entry.idle.pop() {
+        while let Some(mut idle) = entry.idle.pop() {
             if idle.is_usable(self.limits.keepalive_timeout) {
                 return Some(Checkout::Exclusive(idle.into_exclusive()));
             }
@@ -396,7 +391,8 @@ impl PoolState {
             let mut pools = other.lock();
             let idle = &mut pools.by_origin.get_mut(origin)?.idle;
             let within = self.limits.keepalive_timeout;
-            let usable = std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(within));
+            let mut popped = std::iter::from_fn(|| idle.pop());
+            let usable = popped.find_map(|mut idle| if idle.is_usable(within) { Some(idle) } else { None });
             usable.map(|idle| Checkout::Exclusive(idle.into_exclusive()))
         });
         borrowed.filter(|_| client.is_none_or(ConnectionId::may_borrow))
@@ -426,7 +422,9 @@ impl PoolState {
         let stream = self.connector.connect(target, offer, origin.reach).await?;
         if !stream.speaks_http2() {
             return Ok(Checkout::Exclusive(
-                ExclusiveConnection::open(self, &self.http1, stream, open).await.map_err(opened)?,
+                ExclusiveConnection::open(self, &self.news, &self.http1, stream, open)
+                    .await
+                    .map_err(opened)?,
             ));
         }
         let shared =
@@ -445,34 +443,32 @@ impl PoolState {
     /// Sends over HTTP/1.1 and keeps the connection for the next request.
     async fn send_exclusive(
         self: &Arc<Self>,
-        mut connection: ExclusiveConnection,
+        connection: ExclusiveConnection,
         mut request: Box<Request<Body>>,
         origin: &mut PoolKey,
         client: Option<&ConnectionId>,
         binds: bool,
     ) -> SendOutcome {
         for_http1(&mut request, connection.reuse().is_proxied());
+        let reuse = connection.reuse().clone();
         match connection.send(*request).await {
-            Ok(mut response) => {
+            Ok((mut response, answering)) => {
                 if TELLING.contains(&response.status()) {
-                    response.extensions_mut().insert(connection.reuse().clone());
+                    response.extensions_mut().insert(reuse);
                 }
                 let present = Present::among(response.headers());
-                if binds || headers::binds_response(response.headers(), present) {
+                let is_bound = binds || headers::binds_response(response.headers(), present);
+                if is_bound {
                     // Reserved for its client from here on; closed if the client is unknown.
                     origin.client = client.cloned();
-                    if origin.client.is_some() {
-                        connection.keep(origin.clone());
-                    }
-                } else {
-                    connection.keep(origin.clone());
                 }
-                SendOutcome::Response(Box::new(PoolResponse { response, permit: None }))
+                let key = (!is_bound || origin.client.is_some()).then(|| origin.clone());
+                SendOutcome::Response(Box::new(response.map(|incoming| answering.keep(key, incoming))))
             }
             Err(mut error) => match error.take_message() {
                 Some(request) => SendOutcome::Unwritten(Box::new(request), error.into_error()),
                 None => {
-                    let cause = if connection.reuse().went_stale() {
+                    let cause = if reuse.went_stale() {
                         FailureCause::StaleConnection
                     } else {
                         FailureCause::Request
@@ -512,7 +508,9 @@ impl PoolState {
                 if TELLING.contains(&response.status()) {
                     response.extensions_mut().insert(permit.reuse().clone());
                 }
-                return SendOutcome::Response(Box::new(PoolResponse { response, permit: Some(permit) }));
+                let response = response
+                    .map(|incoming| Body::Multiplexed(Box::new(MultiplexedBody::new(incoming, permit))));
+                return SendOutcome::Response(Box::new(response));
             }
             Err(error) => error,
         };
@@ -571,9 +569,11 @@ impl PoolState {
         if !std::mem::replace(&mut pools.is_swept, true) {
             let pool = Arc::downgrade(self);
             let pause = self.limits.keepalive_timeout.clamp(Duration::from_millis(100), SWEEP_EVERY);
+            let news = Arc::clone(&self.news);
             tokio::spawn(async move {
                 loop {
-                    tokio::time::sleep(pause).await;
+                    // Either way, it is time to look.
+                    let _ = timeout(pause, news.notified()).await;
                     let Some(pool) = pool.upgrade() else { return };
                     if pool.sweep() {
                         return;
@@ -598,7 +598,7 @@ impl PoolState {
         let mut bound = 0;
         pools.by_origin.retain(|origin, entry| {
             let is_left = origin.client.as_ref().is_some_and(ConnectionId::has_left);
-            entry.idle.retain(|idle| !is_left && idle.is_usable(within));
+            entry.idle.retain_mut(|idle| !is_left && idle.is_usable(within));
             entry.multiplexed.retain(|shared| {
                 shared.is_open() && shared.idle_since().is_none_or(|since| since.elapsed() < within)
             });
@@ -624,7 +624,7 @@ impl KeepsIdle for PoolState {
         let mut pools = self.lock();
         let entry = self.entry(&mut pools, key);
         if entry.idle.len() >= self.limits.idle {
-            entry.idle.retain(|idle| idle.is_usable(self.limits.keepalive_timeout));
+            entry.idle.retain_mut(|idle| idle.is_usable(self.limits.keepalive_timeout));
         }
         if entry.idle.len() < self.limits.idle {
             entry.idle.push(idle);
@@ -661,14 +661,14 @@ impl TracksConnections for PoolState {
 
 impl EvictIdle for PoolState {
     fn idle_since(&self) -> Vec<Instant> {
-        let pools = self.lock();
-        let since = |entry: &OriginPool| {
+        let mut pools = self.lock();
+        let since = |entry: &mut OriginPool| {
+            // A connection that the origin has closed is closed here, too.
+            entry.idle.retain_mut(|idle| idle.is_usable(self.limits.keepalive_timeout));
             let multiplexed = entry.multiplexed.iter().filter_map(|shared| shared.idle_since());
-            // A connection that the origin has closed holds no descriptor any more.
-            let idle = entry.idle.iter().filter(|idle| idle.is_usable(self.limits.keepalive_timeout));
-            idle.map(IdleConnection::since).chain(multiplexed).collect::<Vec<_>>()
+            entry.idle.iter().map(IdleConnection::since).chain(multiplexed).collect::<Vec<_>>()
         };
-        pools.by_origin.values().flat_map(since).collect()
+        pools.by_origin.values_mut().flat_map(since).collect()
     }
 
     fn evict(&self, until: Instant) -> usize {

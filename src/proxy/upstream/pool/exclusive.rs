@@ -1,23 +1,38 @@
 //! An HTTP/1.1 connection: one request at a time.
+//!
+//! The task that waits for the response drives the connection, so that an exchange takes no steps to another task and
+//! back. Only if the request has a body, or may end HTTP on the connection, does a task of its own drive it for that
+//! exchange: such a connection makes progress even while nobody reads the response.
 
+use std::fmt;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
+use futures_util::task::AtomicWaker;
+use http::{Request, Response, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::key::PoolKey;
+use super::wakeups::Wakeups;
 use crate::mutex::lock;
 use crate::proxy::message::body::Body;
+use crate::proxy::message::driven::{DrivenBody, DrivesBody, IncomingFrame};
 use crate::proxy::upstream::stream::{Reuse, UpstreamStream};
+
+/// How often a connection that wakes itself is polled before other tasks get their turn.
+const TURNS: usize = 4;
 
 /// The pool, as its idle connections return to it.
 pub(super) trait KeepsIdle: Debug + Send + Sync {
@@ -26,11 +41,25 @@ pub(super) trait KeepsIdle: Debug + Send + Sync {
 }
 
 /// A connection that carries one request.
-#[derive(Debug)]
 pub(super) struct ExclusiveConnection {
     sender: SendRequest<Body>,
-    slot: Arc<ReturnSlot>,
+    driver: Driver,
+    reuse: Reuse,
+    /// The pool of the worker that opened the connection.
+    pool: Weak<dyn KeepsIdle>,
+    /// Counts the connection.
+    _open: Arc<()>,
 }
+
+/// What makes a connection move, and what that wakes.
+struct Driver {
+    /// `None` once it has ended. Never locked: the lock makes it `Sync`, as bodies must be.
+    connection: Mutex<Option<ConnectionFuture>>,
+    wakeups: Arc<Wakeups>,
+    waker: Waker,
+}
+
+type ConnectionFuture = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// A connection without a request, in the pool.
 #[derive(Debug)]
@@ -39,20 +68,59 @@ pub(super) struct IdleConnection {
     since: Instant,
 }
 
+/// A connection whose response has begun.
+pub(super) enum Answering {
+    /// Whoever reads the response drives it.
+    Here(Box<ExclusiveConnection>),
+    /// A task drives it.
+    Apart(ApartExchange),
+}
+
+/// The request's side of an exchange on a connection that a task drives. Dropped early, it has the connection closed.
 #[derive(Debug)]
-struct ReturnSlot {
-    reuse: Reuse,
-    /// The pool of the worker that drives the connection.
-    pool: Weak<dyn KeepsIdle>,
-    /// Counts the connection.
-    _open: Arc<()>,
-    /// The sender, until the body of the response has been read.
-    returning: Mutex<Option<(SendRequest<Body>, PoolKey)>>,
+pub(super) struct ApartExchange(Arc<DrivenApart>);
+
+/// A connection that a task of its own drives for one exchange.
+#[derive(Debug)]
+struct DrivenApart {
+    state: Mutex<ApartState>,
+    task: AtomicWaker,
+}
+
+#[derive(Debug)]
+struct ApartState {
+    /// `None` once it is in the pool again, or closed.
+    connection: Option<Box<ExclusiveConnection>>,
+    then: AfterExchange,
+}
+
+/// What becomes of a connection after the exchange.
+#[derive(Debug)]
+enum AfterExchange {
+    /// The response has not begun yet.
+    Unknown,
+    Keep(PoolKey),
+    Close,
+}
+
+/// A response body's connection.
+#[derive(Debug)]
+struct ResponseDriver {
+    /// `None` once it is in the pool again, or closed.
+    connection: Option<Box<ExclusiveConnection>>,
+    /// `None` if it must be closed after this response.
+    key: Option<PoolKey>,
+    /// An error that waits until the bytes before it have been written.
+    failed: Option<hyper::Error>,
+    /// Whether the task has had no chance to write the last bytes.
+    is_unwritten: bool,
 }
 
 impl ExclusiveConnection {
+    /// Opens a connection of `pool`. If something happens on it while it is idle, `news` gets a notice.
     pub(super) async fn open<P: KeepsIdle + 'static>(
         pool: &Arc<P>,
+        news: &Arc<Notify>,
         http1: &Builder,
         stream: UpstreamStream,
         open: Arc<()>,
@@ -60,53 +128,234 @@ impl ExclusiveConnection {
         let reuse = stream.reuse().clone();
         let (sender, connection) = http1.handshake(TokioIo::new(stream)).await?;
         let pool: Weak<dyn KeepsIdle> = Arc::<P>::downgrade(pool);
-        let slot = Arc::new(ReturnSlot { reuse, pool, _open: open, returning: Mutex::default() });
-        let driven = Arc::clone(&slot);
-        tokio::spawn(async move {
-            let mut connection = connection.with_upgrades();
-            let ended = poll_fn(|cx| {
-                let polled = Pin::new(&mut connection).poll(cx);
-                if polled.is_pending() {
-                    driven.give_back();
-                }
-                polled
-            });
-            if let Err(error) = ended.await {
-                debug!(%error, "connection to origin failed");
-            }
-            driven.lock().take();
-        });
-        Ok(Self { sender, slot })
+        let driver = Driver::new(Box::pin(connection.with_upgrades()), Arc::clone(news));
+        Ok(Self { sender, driver, reuse, pool, _open: open })
     }
 
     pub(super) fn reuse(&self) -> &Reuse {
-        &self.slot.reuse
+        &self.reuse
     }
 
+    /// Sends a request and waits for the head of the response.
     // Not an `async fn`, which would hold the request a second time.
     pub(super) fn send(
-        &mut self,
+        mut self,
         request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
-        self.sender.try_send_request(request)
+    ) -> impl Future<Output = Result<(Response<Incoming>, Answering), TrySendError<Request<Body>>>> + use<>
+    {
+        let is_alone = request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
+        self.driver.wakeups.begin();
+        let sent = self.sender.try_send_request(request);
+        async move {
+            // Otherwise, it could be pending for other reasons than the connection.
+            let mut sent = pin!(unconstrained(sent));
+            if is_alone {
+                let response = poll_fn(|cx| self.driver.poll_until(cx, |cx| sent.as_mut().poll(cx))).await?;
+                return Ok((response, Answering::Here(Box::new(self))));
+            }
+            let exchange = self.drive_apart();
+            Ok((sent.await?, Answering::Apart(exchange)))
+        }
     }
 
-    /// Gives the connection back to its pool once the response has been read.
-    pub(super) fn keep(self, key: PoolKey) {
-        let Self { sender, slot } = self;
-        if sender.is_closed() {
+    /// Gives the connection to a task, which drives it to the end of this exchange.
+    fn drive_apart(self) -> ApartExchange {
+        let state = ApartState { connection: Some(Box::new(self)), then: AfterExchange::Unknown };
+        let apart = Arc::new(DrivenApart { state: Mutex::new(state), task: AtomicWaker::new() });
+        let driven = Arc::clone(&apart);
+        tokio::spawn(poll_fn(move |cx| driven.poll(cx)));
+        ApartExchange(apart)
+    }
+
+    /// Puts the connection into its pool, if it can carry another request.
+    fn rest(self, key: PoolKey) {
+        if !self.sender.is_ready() {
             return;
         }
-        *slot.lock() = Some((sender, key));
-        // It may have become ready in the meantime, when its task found nothing to give back.
-        slot.give_back();
+        self.driver.wakeups.rest();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.keep(key, IdleConnection { exclusive: self, since: Instant::now() });
+        }
+    }
+
+    /// Whether an idle connection is still open.
+    fn is_open(&mut self) -> bool {
+        if self.driver.wakeups.is_stirred() {
+            self.driver.settle();
+            self.driver.wakeups.rest();
+        }
+        self.sender.is_ready()
+    }
+}
+
+impl Answering {
+    /// Gives the connection back to its pool once the response has been read, or has it closed if there is no key. Returns
+    /// the body that the client reads.
+    pub(super) fn keep(self, key: Option<PoolKey>, incoming: Incoming) -> Body {
+        match (self, key) {
+            (Self::Here(connection), key) if connection.sender.is_ready() => {
+                // The whole response has been read.
+                if let Some(key) = key {
+                    connection.rest(key);
+                }
+                Body::Incoming(incoming)
+            }
+            (Self::Here(_), _) if incoming.is_end_stream() => Body::Incoming(incoming),
+            (Self::Here(connection), key) => {
+                let connection = Some(connection);
+                let driver = ResponseDriver { connection, key, failed: None, is_unwritten: true };
+                Body::Driven(Box::new(DrivenBody::new(incoming, driver)))
+            }
+            (Self::Apart(exchange), key) => {
+                exchange.0.finish(key.map_or(AfterExchange::Close, AfterExchange::Keep));
+                Body::Incoming(incoming)
+            }
+        }
+    }
+}
+
+impl DrivenApart {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        let mut state = lock(&self.state);
+        let Some(connection) = &mut state.connection else { return Poll::Ready(()) };
+        if connection.driver.poll(cx).is_ready() {
+            state.connection = None;
+            return Poll::Ready(());
+        }
+        if state.end() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Decides what becomes of the connection once the response has been read, which may be so already. Only the first
+    /// decision counts.
+    fn finish(&self, then: AfterExchange) {
+        let mut state = lock(&self.state);
+        if !matches!(state.then, AfterExchange::Unknown) {
+            return;
+        }
+        state.then = then;
+        if state.end() {
+            self.task.wake();
+        }
+    }
+}
+
+impl Drop for ApartExchange {
+    fn drop(&mut self) {
+        self.0.finish(AfterExchange::Close);
+    }
+}
+
+impl ApartState {
+    /// Ends the exchange if that is possible.
+    fn end(&mut self) -> bool {
+        let is_over = self.connection.as_ref().is_none_or(|connection| connection.sender.is_ready());
+        if !is_over || matches!(self.then, AfterExchange::Unknown) {
+            return false;
+        }
+        let then = std::mem::replace(&mut self.then, AfterExchange::Close);
+        if let (Some(mut connection), AfterExchange::Keep(key)) = (self.connection.take(), then) {
+            // From now on, it wakes the pool instead of the task.
+            connection.driver.settle();
+            connection.rest(key);
+        }
+        true
+    }
+}
+
+impl Driver {
+    fn new(connection: ConnectionFuture, news: Arc<Notify>) -> Self {
+        let wakeups = Arc::new(Wakeups::new(news));
+        let waker = Waker::from(Arc::clone(&wakeups));
+        Self { connection: Mutex::new(Some(connection)), wakeups, waker }
+    }
+
+    /// Drives the connection. Ready once it has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(driven) = connection else { return Poll::Ready(()) };
+        let Poll::Ready(ended) = driven.as_mut().poll(cx) else { return Poll::Pending };
+        if let Err(error) = ended {
+            debug!(%error, "connection to origin failed");
+        }
+        *connection = None;
+        Poll::Ready(())
+    }
+
+    /// Drives the connection once, so that it takes notice of what has happened.
+    fn settle(&mut self) {
+        self.wakeups.begin();
+        let waker = self.waker.clone();
+        // An end shows in the sender, too.
+        let _ = self.poll(&mut Context::from_waker(&waker));
+    }
+
+    /// Drives the connection until `result` is ready, which depends on nothing else.
+    fn poll_until<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut result: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let waker = self.waker.clone();
+        for _ in 0..TURNS {
+            self.wakeups.begin();
+            let has_ended = self.poll(&mut Context::from_waker(&waker)).is_ready();
+            // What the connection does to the result happens while it is polled here, so nothing needs to be woken.
+            let ready = result(&mut Context::from_waker(if has_ended { cx.waker() } else { Waker::noop() }));
+            if ready.is_ready() || has_ended || self.wakeups.wait(cx.waker()) {
+                return ready;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl ResponseDriver {
+    fn poll_next(&mut self, incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<IncomingFrame> {
+        let mut incoming = Pin::new(incoming);
+        let Some(connection) = &mut self.connection else { return incoming.poll_frame(cx) };
+        // Most often, there is a frame already.
+        connection.driver.wakeups.begin();
+        match incoming.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => connection.driver.poll_until(cx, |cx| incoming.as_mut().poll_frame(cx)),
+        }
+    }
+}
+
+impl DrivesBody for ResponseDriver {
+    fn poll_frame(&mut self, incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<IncomingFrame> {
+        let next = match self.failed.take() {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => self.poll_next(incoming, cx),
+        };
+        let was_unwritten =
+            std::mem::replace(&mut self.is_unwritten, matches!(next, Poll::Ready(Some(Ok(_)))));
+        match next {
+            // An error makes the server drop what it has not written yet.
+            Poll::Ready(Some(Err(error))) if was_unwritten => {
+                self.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            next => next,
+        }
+    }
+
+    fn complete(&mut self) {
+        let (Some(mut connection), Some(key)) = (self.connection.take(), self.key.take()) else { return };
+        if !connection.sender.is_ready() {
+            connection.driver.settle();
+        }
+        connection.rest(key);
     }
 }
 
 impl IdleConnection {
     /// Whether it is open and has not been idle for longer than `within`.
-    pub(super) fn is_usable(&self, within: Duration) -> bool {
-        self.exclusive.sender.is_ready() && self.since.elapsed() < within
+    pub(super) fn is_usable(&mut self, within: Duration) -> bool {
+        self.exclusive.is_open() && self.since.elapsed() < within
     }
 
     pub(super) fn since(&self) -> Instant {
@@ -118,21 +367,9 @@ impl IdleConnection {
     }
 }
 
-impl ReturnSlot {
-    fn give_back(self: &Arc<Self>) {
-        let mut returning = self.lock();
-        if !returning.as_ref().is_some_and(|(sender, _)| sender.is_ready()) {
-            return;
-        }
-        let Some((sender, key)) = returning.take() else { return };
-        drop(returning);
-        if let Some(pool) = self.pool.upgrade() {
-            let exclusive = ExclusiveConnection { sender, slot: Arc::clone(self) };
-            pool.keep(key, IdleConnection { exclusive, since: Instant::now() });
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(SendRequest<Body>, PoolKey)>> {
-        lock(&self.returning)
+impl fmt::Debug for ExclusiveConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wakeups = &self.driver.wakeups;
+        f.debug_struct("ExclusiveConnection").field("wakeups", wakeups).finish_non_exhaustive()
     }
 }
