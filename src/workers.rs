@@ -53,6 +53,13 @@ pub struct WorkerThreads {
 #[derive(Debug)]
 pub(crate) struct WorkerShare(Arc<AtomicUsize>);
 
+impl WorkerShare {
+    /// How many connections the worker has.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for WorkerShare {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);

@@ -441,7 +441,7 @@ where
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shutdown = self.permit.shutdown.clone();
+        let serving = self.permit.clone();
         let Self { context, inner, target, permit, record: _record, arrival, authenticated } = self;
         let (host, peer) = (target.host.clone(), arrival.as_ref().map(Arrival::client));
         let is_secure = scheme == Scheme::HTTPS;
@@ -453,7 +453,7 @@ where
             parked,
             context.upstream.settings.limits.head_fields,
         );
-        let opening = context.http_1.clone().serve(client, service, &shutdown).await;
+        let opening = context.http_1.clone().serve(client, service, &serving).await;
         // Some clients, such as Node, complete the handshake before they look at the certificate.
         if let (Opening::Left, true, Some(peer)) = (opening, is_secure, peer) {
             warn_of_client!(
@@ -484,6 +484,7 @@ where
             Box::pin(IdleTimeout::new(served, count, &context.upstream.settings)),
             None,
             &shutdown,
+            || None,
         )
         .await;
     }

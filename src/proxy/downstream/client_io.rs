@@ -20,6 +20,8 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use crate::mutex::lock;
 use crate::proxy::settings::ProxySettings;
 
+/// How much of a request is read before its connection gets the buffers of a server: most heads are shorter.
+const HEARD: usize = 2048;
 /// Bytes to discard at a time.
 const SWEEP: usize = 16 * 1024;
 /// Stands for no wait.
@@ -89,6 +91,8 @@ pub(crate) struct ConnState {
     /// Dropped once all that the server has written has gone to the stream.
     unwritten: Mutex<Vec<Box<dyn Any + Send>>>,
     has_unwritten: AtomicBool,
+    /// Whether the server may hold bytes that have not gone to the stream.
+    is_writing: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -107,6 +111,8 @@ impl Default for Opened {
 pub(crate) struct ClientIo<S> {
     stream: S,
     state: Arc<ConnState>,
+    /// What was read while no server read it.
+    unread: Vec<u8>,
     /// An interim response that has been partly written.
     pending: Vec<u8>,
     /// Whether the server has flushed what it wrote.
@@ -123,6 +129,7 @@ impl<S> ClientIo<S> {
         let io = Self {
             stream,
             state: Arc::clone(&state),
+            unread: Vec::new(),
             pending: Vec::new(),
             is_flushed: true,
             answered: 0,
@@ -139,6 +146,26 @@ impl<S> ClientIo<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
+    /// Keeps what another server has read already.
+    pub(crate) fn hold(&mut self, read: &[u8]) {
+        self.unread.extend_from_slice(read);
+    }
+
+    /// Reads the beginning of a request, for the server that reads the rest. `false` at the end of the stream.
+    pub(crate) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.unread.is_empty() {
+            let mut bytes = [0; HEARD];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            self.unread = buffer.filled().to_vec();
+        }
+        let has_heard = !self.unread.is_empty();
+        if !has_heard {
+            self.state.ended();
+        }
+        Poll::Ready(Ok(has_heard))
+    }
+
     /// Writes interim responses: after a complete response and before that to the current request.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_flushed && self.state.has_interim.load(Ordering::Acquire) {
@@ -158,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     }
 
     fn poll_before_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.state.is_writing.store(true, Ordering::Relaxed);
         ready!(self.poll_interim(cx))?;
         if std::mem::replace(&mut self.is_flushed, false) {
             self.answered = self.state.turn.load(Ordering::Relaxed);
@@ -195,18 +223,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = if self.unread.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        } else {
+            let count = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread[..count]);
+            self.unread.drain(..count);
+            self.unread.shrink_to_fit();
+            Poll::Ready(Ok(()))
+        };
         if let Some(first) = buffer.filled().get(before) {
             if self.state.moves.load(Ordering::Relaxed) == 0 {
                 self.state.first.store(*first, Ordering::Relaxed);
             }
             self.state.moved();
             self.state.is_heard.store(true, Ordering::Relaxed);
-        } else if read.is_ready()
-            && self.state.moves.load(Ordering::Relaxed) == 0
-            && self.state.opened.0.elapsed() < AT_ONCE
-        {
-            self.state.has_left.store(true, Ordering::Relaxed);
+        } else if read.is_ready() {
+            self.state.ended();
         }
         read
     }
@@ -270,6 +303,29 @@ impl ConnState {
         self.moves.store(self.moves.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// Until when the connection waits for a head, if it does and there is nothing else to do: nothing of the head has been
+    /// read, and all has been written.
+    pub(crate) fn at_rest_until(&self) -> Option<Instant> {
+        let is_awaiting = !self.turn.load(Ordering::Relaxed).is_multiple_of(2);
+        let is_busy = [&self.is_heard, &self.is_writing, &self.has_interim, &self.has_unwritten]
+            .iter()
+            .any(|flag| flag.load(Ordering::Relaxed));
+        if is_awaiting && !is_busy { self.awaited_until() } else { None }
+    }
+
+    /// Goes on waiting for a head, without the server that did so far.
+    pub(crate) fn rest_until(&self, deadline: Instant) {
+        self.await_header();
+        self.await_until(deadline);
+    }
+
+    /// Notes that the client sends no more.
+    fn ended(&self) {
+        if self.moves.load(Ordering::Relaxed) == 0 && self.opened.0.elapsed() < AT_ONCE {
+            self.has_left.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// What the client has begun with.
     pub(crate) fn opening(&self) -> Opening {
         match self.first.load(Ordering::Relaxed) {
@@ -296,6 +352,7 @@ impl ConnState {
     }
 
     fn written(&self) {
+        self.is_writing.store(false, Ordering::Relaxed);
         if self.has_unwritten.load(Ordering::Relaxed) {
             self.has_unwritten.store(false, Ordering::Relaxed);
             let written = std::mem::take(&mut *lock(&self.unwritten));
@@ -460,6 +517,16 @@ impl StallTimer {
         let (next, none) = (Instant::now() + every, Duration::ZERO);
         let alarm = Box::pin(sleep_until(next.into()));
         Self { state, timeouts, every, alarm, next, moves: 0, turn: 0, still_for: none, same_for: none }
+    }
+
+    /// Ready when a connection at rest has waited for a head for too long.
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_end(cx).is_ready()
+            || self.state.awaited_until().is_none_or(|until| until <= Instant::now())
+        {
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 
     /// Wakes the connection's task when there is an interim response to write.

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, Version, header};
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use hyper::server::conn::http1::{self, Builder};
 use hyper::server::conn::http2;
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::util::{Oneshot, ServiceExt};
@@ -41,6 +41,9 @@ use crate::workers::{Placement, WorkerShare, Workers};
 const LEAST_BUFFER: usize = 8192;
 /// Large enough to move big bodies in few reads.
 const BUFFER: usize = 256 * 1024;
+/// How many connections of a worker keep a server with its buffers while they are idle. That saves the next request some
+/// time, but takes more than 10 KiB for each.
+const KEPT_SERVERS: usize = 64;
 
 /// Counts one connection against the limit and for its worker; it stays with the connection when a tunnel takes that over.
 #[derive(Clone, Debug)]
@@ -50,6 +53,11 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
+    /// Whether the worker has so many connections that idle ones must not take much memory.
+    fn is_crowded(&self) -> bool {
+        self.counted.1.count() > KEPT_SERVERS
+    }
+
     /// Spawns a task that keeps the permit and that the shutdown waits for.
     pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
         let Self { shutdown, counted } = self;
@@ -146,19 +154,55 @@ impl Http1Server {
     }
 
     /// Serves a connection until it ends or the shutdown ends it. Returns what it has begun with.
-    pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown) -> Opening
+    pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, permit: &ConnectionPermit) -> Opening
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     {
-        let (io, state) = ClientIo::new(stream, &self.timeouts);
-        let clock = HeaderTimer { state: Arc::clone(&state), head_timeout: self.timeouts.head_timeout };
-        let timer = StallTimer::new(Arc::clone(&state), self.timeouts);
-        let service = WithInterim { service, state: Arc::clone(&state) };
-        let served = self.http.timer(clock).serve_connection(TokioIo::new(io), service);
-        serve_connection(Box::pin(served.with_upgrades()), Some(timer), shutdown).await;
+        let (mut io, state) = ClientIo::new(stream, &self.timeouts);
+        self.http.timer(HeaderTimer { state: Arc::clone(&state), head_timeout: self.timeouts.head_timeout });
+        let mut timer = StallTimer::new(Arc::clone(&state), self.timeouts);
+        let mut service = WithInterim { service, state: Arc::clone(&state) };
+        loop {
+            let served = Box::pin(self.http.serve_connection(TokioIo::new(io), service).with_upgrades());
+            let at_rest = || if permit.is_crowded() { state.at_rest_until() } else { None };
+            let served = serve_connection(served, Some(&mut timer), &permit.shutdown, at_rest).await;
+            let Some((served, deadline)) = served else { break };
+            let Some(parts) = Pin::into_inner(served).into_parts() else { break };
+            (io, service) = (parts.io.into_inner(), parts.service);
+            io.hold(&parts.read_buf);
+            state.rest_until(deadline);
+            if !rest(&mut io, &mut timer, &permit.shutdown).await {
+                break;
+            }
+        }
         state.opening()
     }
+}
+
+/// Waits for the next request on an idle connection. `false` if there is none: the connection is closed then.
+async fn rest<I>(io: &mut ClientIo<I>, timer: &mut StallTimer, shutdown: &Shutdown) -> bool
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let heard = poll_fn(|cx| {
+        let heard = io.poll_hear(cx).map(|heard| heard.unwrap_or(false));
+        if heard.is_pending() { timer.poll_rest(cx).map(|()| false) } else { heard }
+    });
+    let has_heard = tokio::select! {
+        biased;
+        () = shutdown.stopping() => false,
+        has_heard = heard => has_heard,
+    };
+    if !has_heard {
+        tokio::select! {
+            biased;
+            () = shutdown.cut_off() => {}
+            // The client may have closed it, too.
+            _ = io.shutdown() => {}
+        }
+    }
+    has_heard
 }
 
 /// Gives each request the sender of its interim responses.
@@ -215,9 +259,9 @@ async fn serve_client<S>(
     S::Future: Send + 'static,
 {
     let Some(stream) = taken_over(stream) else { return };
-    let shutdown = service.permit.shutdown.clone();
+    let permit = service.permit.clone();
     let peer = service.arrival.client();
-    match server.serve(plain_stream(stream), service, &shutdown).await {
+    match server.serve(plain_stream(stream), service, &permit).await {
         Opening::TlsHandshake => warn_of_client!(
             warnings,
             peer,
@@ -248,15 +292,15 @@ async fn serve_tls_client<S>(
     S::Future: Send + 'static,
 {
     let Some(stream) = taken_over(stream) else { return };
-    let shutdown = service.permit.shutdown.clone();
+    let permit = service.permit.clone();
     let secure = tokio::select! {
         // Boxed and dropped before the long-lived part, so that idle connections take less memory.
         secure = Box::pin(tls.accept(stream, service.arrival.client())) => secure,
         // No request has been received.
-        () = shutdown.stopping() => None,
+        () = permit.shutdown.stopping() => None,
     };
     if let Some(secure) = secure {
-        server.serve(secure, service, &shutdown).await;
+        server.serve(secure, service, &permit).await;
     }
 }
 
@@ -289,46 +333,60 @@ where
     }
 }
 
-/// Serves a connection until it ends, its stall timer fires or the shutdown ends it.
+/// Serves a connection until it ends, its stall timer fires or the shutdown ends it, or until `at_rest` says that it waits
+/// for a request, and until when: then it is returned, with that deadline.
 ///
 /// The connection is boxed, because a value that moves into a future takes its space twice.
-pub(crate) async fn serve_connection(
-    mut served: Pin<Box<impl GracefulShutdown>>,
-    mut timer: Option<StallTimer>,
+pub(crate) async fn serve_connection<C: GracefulShutdown>(
+    mut served: Pin<Box<C>>,
+    mut timer: Option<&mut StallTimer>,
     shutdown: &Shutdown,
-) {
+    at_rest: impl Fn() -> Option<Instant>,
+) -> Option<(Pin<Box<C>>, Instant)> {
     let mut stopping = pin!(shutdown.stopping());
     let mut is_asked = false;
     let first = poll_fn(|cx| {
         if let Poll::Ready(ended) = poll_served(&mut served, &mut timer, cx) {
-            return Poll::Ready(Some(ended));
+            return Poll::Ready(Paused::Ended(ended));
         }
         // Polled once, the token wakes this task; polling it every time would cost each request some locks.
-        if !std::mem::replace(&mut is_asked, true) || shutdown.is_stopping() {
-            return stopping.as_mut().poll(cx).map(|()| None);
+        if (!std::mem::replace(&mut is_asked, true) || shutdown.is_stopping())
+            && stopping.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Paused::Stopping);
         }
-        Poll::Pending
+        at_rest().map_or(Poll::Pending, |until| Poll::Ready(Paused::AtRest(until)))
     });
     let ended = match first.await {
-        Some(ended) => ended,
-        None => {
+        Paused::Ended(ended) => ended,
+        Paused::AtRest(until) => return Some((served, until)),
+        Paused::Stopping => {
             served.as_mut().finish();
             tokio::select! {
                 biased;
                 ended = poll_fn(|cx| poll_served(&mut served, &mut timer, cx)) => ended,
-                () = shutdown.cut_off() => return,
+                () = shutdown.cut_off() => return None,
             }
         }
     };
     if let Err(error) = ended {
         debug!(error = %with_causes(&error), "client connection ended early");
     }
+    None
+}
+
+/// Why serving a connection is interrupted.
+enum Paused {
+    Ended(hyper::Result<()>),
+    /// It waits for a request until then.
+    AtRest(Instant),
+    Stopping,
 }
 
 /// Drives a connection and its timer.
 fn poll_served(
     served: &mut Pin<Box<impl GracefulShutdown>>,
-    timer: &mut Option<StallTimer>,
+    timer: &mut Option<&mut StallTimer>,
     cx: &mut Context<'_>,
 ) -> Poll<hyper::Result<()>> {
     if let Some(timer) = timer {

@@ -168,3 +168,78 @@ async fn a_client_that_stays_gets_a_connection_of_its_own_worker_in_place_of_the
     assert_eq!(soon("the end of the other", server.rest()).await, b"");
     serving.kill().await;
 }
+
+/// A proxy with one worker, and more clients than it keeps servers for. Each has had an answer on the one connection to the
+/// origin, and waits.
+async fn crowd(origin: &RawOrigin, limits: &str) -> (tempfile::TempDir, Program, Vec<Raw>, Raw) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.toml");
+    std::fs::write(&path, format!("listen = \"127.0.0.1:0\"\nworkers = 1\n{limits}")).unwrap();
+    let serving = Program::start(program(["serve", "--config", text(&path)])).await;
+    let mut clients = vec![Raw::asking(serving.address, request(origin)).await];
+    let mut server = origin.accept().await;
+    server.head().await;
+    answer(&mut server, &mut clients[0]).await;
+    for _ in 1..100 {
+        let mut client = Raw::asking(serving.address, request(origin)).await;
+        server.head().await;
+        answer(&mut server, &mut client).await;
+        clients.push(client);
+    }
+    (directory, serving, clients, server)
+}
+
+#[tokio::test]
+async fn idle_clients_are_served_again_however_their_requests_arrive() {
+    let origin = RawOrigin::start().await;
+    let (_directory, serving, mut clients, mut server) = crowd(&origin, "").await;
+    let request = request(&origin);
+    let (begin, end) = request.split_at(request.len() / 2);
+    for client in &mut clients {
+        client.send(&request).await;
+        server.head().await;
+        answer(&mut server, client).await;
+        // In two pieces.
+        client.send(begin).await;
+        assert!(server.is_quiet().await);
+        client.send(end).await;
+        server.head().await;
+        answer(&mut server, client).await;
+    }
+    for client in &mut clients[90..] {
+        // Two at once, and one of which more is read than its connection keeps.
+        client.send(format!("{request}{request}")).await;
+        for _ in 0..2 {
+            server.head().await;
+            answer(&mut server, client).await;
+        }
+        let long = request.replace("\r\n\r\n", &format!("\r\nX: {}\r\n\r\n", "x".repeat(5000)));
+        client.send(&long).await;
+        assert!(server.head().await.len() > 5000);
+        answer(&mut server, client).await;
+    }
+    assert!(origin.is_left_alone().await, "it has got another connection");
+    serving.terminate();
+    for client in &mut clients {
+        assert_eq!(soon("the end of an idle connection", client.rest()).await, b"");
+    }
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[tokio::test]
+async fn idle_clients_are_closed_when_their_time_is_over_and_may_leave_before() {
+    let origin = RawOrigin::start().await;
+    let limits = "[limits]\nkeepalive_timeout = \"3s\"\nhead_timeout = \"3s\"\n";
+    let (_directory, serving, mut clients, _server) = crowd(&origin, limits).await;
+    let request = request(&origin);
+    clients[95].finish().await;
+    assert_eq!(soon("the end of a client that has left", clients[95].rest()).await, b"");
+    // The beginning of a head is not a request.
+    clients[96].send(&request[..10]).await;
+    for client in &mut clients {
+        let rest = String::from_utf8(soon("the end of an idle connection", client.rest()).await).unwrap();
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+    }
+    serving.kill().await;
+}
