@@ -17,19 +17,18 @@ pub(crate) const DEFAULT_HEADER_COUNT: usize = 100;
 pub(crate) struct Present(u16);
 
 impl Present {
-    pub(crate) const AUTHORIZATION: Self = Self(1);
     /// `WWW-Authenticate` or `Persistent-Auth`.
-    pub(crate) const CHALLENGE: Self = Self(1 << 1);
-    pub(crate) const CONTENT_LENGTH: Self = Self(1 << 2);
-    pub(crate) const COOKIE: Self = Self(1 << 3);
-    pub(crate) const EXPECT: Self = Self(1 << 4);
+    pub(crate) const CHALLENGE: Self = Self(1);
+    pub(crate) const CONTENT_LENGTH: Self = Self(1 << 1);
+    pub(crate) const COOKIE: Self = Self(1 << 2);
+    pub(crate) const EXPECT: Self = Self(1 << 3);
     /// A hop-by-hop header.
-    pub(crate) const ONE_HOP: Self = Self(1 << 5);
-    pub(crate) const TE: Self = Self(1 << 6);
-    pub(crate) const TRAILER: Self = Self(1 << 7);
-    pub(crate) const TRANSFER_ENCODING: Self = Self(1 << 8);
-    pub(crate) const UPGRADE: Self = Self(1 << 9);
-    pub(crate) const VIA: Self = Self(1 << 10);
+    pub(crate) const ONE_HOP: Self = Self(1 << 4);
+    pub(crate) const TE: Self = Self(1 << 5);
+    pub(crate) const TRAILER: Self = Self(1 << 6);
+    pub(crate) const TRANSFER_ENCODING: Self = Self(1 << 7);
+    pub(crate) const UPGRADE: Self = Self(1 << 8);
+    pub(crate) const VIA: Self = Self(1 << 9);
 
     pub(crate) fn among(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), |present, name| present.and(Self::by(name)))
@@ -45,7 +44,6 @@ impl Present {
 
     fn by(name: &HeaderName) -> Self {
         match *name {
-            header::AUTHORIZATION => Self::AUTHORIZATION,
             header::CONTENT_LENGTH => Self::CONTENT_LENGTH,
             header::COOKIE => Self::COOKIE,
             header::EXPECT => Self::EXPECT,
