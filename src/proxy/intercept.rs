@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -227,6 +228,18 @@ impl InterceptContext {
         }
     }
 
+    /// Warns of a client that leaves without a word once it has seen the certificate, such as Node.
+    fn warn_of_leaver(&self, peer: SocketAddr, host: &str) {
+        warn_of_client!(
+            self.warnings,
+            peer,
+            host,
+            host,
+            "a client left as soon as it saw the certificate, so it probably does not trust the local CA; run `tollpass ca \
+             trust` for instructions, or remove this host from intercept.hosts"
+        );
+    }
+
     /// A connection to the origin, or `None` if the pool has one.
     async fn connect(
         &self,
@@ -420,11 +433,10 @@ where
 
     /// Warns of a client that rejects the certificate, because only the user can make it trusted.
     fn warn_of_rejection(&self, error: &io::Error) {
+        let Some(peer) = self.arrival.as_ref().map(Arrival::client) else { return };
+        let host = &self.target.host;
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(alert)) = cause
-            && let Some(peer) = self.arrival.as_ref().map(Arrival::client)
-        {
-            let host = &self.target.host;
+        if let Some(rustls::Error::AlertReceived(alert)) = cause {
             warn_of_client!(
                 self.context.warnings,
                 peer,
@@ -434,6 +446,8 @@ where
                 "a client does not trust the local CA; run `tollpass ca trust` for instructions, or remove this host from \
                  intercept.hosts"
             );
+        } else if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+            self.context.warn_of_leaver(peer, host);
         }
     }
 
@@ -454,16 +468,9 @@ where
             context.upstream.settings.limits.head_fields,
         );
         let opening = context.http_1.clone().serve(client, service, &serving).await;
-        // Some clients, such as Node, complete the handshake before they look at the certificate.
+        // Some clients complete the handshake before they look at the certificate.
         if let (Opening::Left, true, Some(peer)) = (opening, is_secure, peer) {
-            warn_of_client!(
-                context.warnings,
-                peer,
-                &host,
-                host,
-                "a client left right after the TLS handshake, so it probably does not trust the local CA; run `tollpass ca \
-                 trust` for instructions, or remove this host from intercept.hosts"
-            );
+            context.warn_of_leaver(peer, &host);
         }
     }
 

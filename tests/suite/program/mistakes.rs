@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ethers_core::types::U256;
 use http::{Request, StatusCode};
+use rustls::ClientConnection;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tollpass::devnet::deploy;
 use tollpass::protocol::Amount;
 
@@ -14,6 +16,7 @@ use super::{Ran, run, run_with, text};
 use crate::house::defines_test;
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
+use crate::support::handshake::client;
 use crate::support::payer::{Alice, Program, WEALTH, program};
 use crate::support::raw::{Raw, RawOrigin, soon};
 use crate::support::secure::{Notary, connect, trusting};
@@ -222,30 +225,52 @@ async fn a_request_to_the_proxy_itself_is_told() {
     assert!(reason.contains("use the proxy's IP address"), "{reason}");
 }
 
+/// How a client leaves that does not trust the CA.
+enum Leaving {
+    /// Most send an alert.
+    ByAlert,
+    /// Some close the connection instead, as Node does.
+    InTheHandshake,
+    /// Some look at the certificate only then.
+    AfterIt,
+}
+
 #[tokio::test]
 async fn clients_that_do_not_trust_the_ca_are_told_of_once() {
     let origin = RawOrigin::start().await;
     let config = "workers = 1\n[intercept]\nhosts = [\"127.0.0.1\"]\n";
-    for is_late in [false, true] {
+    let stranger = Notary::new();
+    for (leaves, told) in [
+        (Leaving::ByAlert, "a client does not trust the local CA"),
+        (Leaving::InTheHandshake, "left as soon as it saw the certificate"),
+        (Leaving::AfterIt, "left as soon as it saw the certificate"),
+    ] {
         let (directory, path) = place(config);
         let serving = serve(&path, &[]).await;
-        let stranger = Notary::new();
-        // A client that looks at the certificate after the handshake completes it, and leaves.
-        let trusted = if is_late { directory.path().join("state/ca.pem") } else { stranger.ca_file() };
         for _ in 0..3 {
-            let stream = connect(serving.address, &origin.address.to_string()).await;
-            let opened = trusting(&trusted, stream, "127.0.0.1", &["http/1.1"]).await;
-            assert_eq!(opened.is_ok(), is_late);
+            let mut stream = connect(serving.address, &origin.address.to_string()).await;
+            match leaves {
+                Leaving::ByAlert => {
+                    trusting(&stranger.ca_file(), stream, "127.0.0.1", &["http/1.1"]).await.unwrap_err();
+                }
+                Leaving::InTheHandshake => {
+                    let name = "127.0.0.1".try_into().unwrap();
+                    let mut tls = ClientConnection::new(client(&[]), name).unwrap();
+                    let mut hello = Vec::new();
+                    tls.write_tls(&mut hello).unwrap();
+                    stream.write_all(&hello).await.unwrap();
+                    soon("the certificate", stream.read_u8()).await.unwrap();
+                }
+                Leaving::AfterIt => {
+                    let ca = directory.path().join("state/ca.pem");
+                    trusting(&ca, stream, "127.0.0.1", &["http/1.1"]).await.unwrap();
+                }
+            }
         }
-        // The worker has served the last one before it begins with this one.
+        // The only worker has served these before it begins with this one.
         let mut last = Raw::asking(serving.address, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
         last.head().await;
         let log = log_of(serving).await;
-        let told = if is_late {
-            "left right after the TLS handshake"
-        } else {
-            "a client does not trust the local CA"
-        };
         assert_eq!(log.matches(told).count(), 1, "{log}");
         assert!(log.contains("tollpass ca trust") && log.contains("host=\"127.0.0.1\""), "{log}");
     }
