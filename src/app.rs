@@ -4,6 +4,7 @@ mod certificate;
 mod clients;
 mod error;
 mod file_lock;
+mod funds;
 mod key_lock;
 mod log_file;
 pub(crate) mod origins;
@@ -321,7 +322,7 @@ impl App {
                 payments.not_ready("this is a dry run, which signs nothing".to_owned()).await;
                 return Ok(None);
             }
-            start(payments.clone(), key, chain, &config, shutdown.clone()).await
+            start(payments.clone(), key, chain, (&config, true), shutdown.clone()).await
         };
         let (started, ()) = tokio::join!(starting, served);
         let deadline = tokio::time::Instant::now() + drain_timeout;
@@ -414,7 +415,7 @@ impl StandalonePayments {
         let key = SignerSource::Configured(wallet);
         let PaidServices { payments, channels, task, key, chain, _lock } =
             PaidServices::build(&config, key, chain, &forward)?;
-        let starting = start(payments.clone(), key, chain, &config, Shutdown::new());
+        let starting = start(payments.clone(), key, chain, (&config, false), Shutdown::new());
         let key_lock = match tokio::time::timeout(config.policy.ready_timeout, starting).await {
             Ok(started) => started?,
             Err(_) => return Err(StartError::NotReady(config.policy.ready_timeout)),
@@ -639,7 +640,8 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
     Ok(())
 }
 
-/// Unlocks the key, reserves it and starts the payment service. Retries while the node is down.
+/// Unlocks the key, reserves it and starts the payment service. Retries while the node is down. Then logs what the wallet
+/// holds, if wanted.
 ///
 /// # Errors
 /// The key cannot be loaded, or another process pays with it, which also shuts the proxy down.
@@ -647,18 +649,23 @@ async fn start(
     payments: Payments,
     key: SignerSource,
     chain: Option<config::ChainConfig>,
-    config: &Config,
+    (config, tells_of_funds): (&Config, bool),
     shutdown: Shutdown,
 ) -> Result<Option<KeyLock>, StartError> {
     let prepared = async {
         let (signer, key_lock) = open_key(key, config).await?;
-        let Some(chain) = chain else {
+        let (payer, has_chain) = (signer.address(), chain.is_some());
+        if let Some(chain) = chain {
+            let contract = chain.channel_manager;
+            let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
+            payments.start(Startup { chain, signer, contract, retry_every: START_RETRY_INTERVAL }).await;
+        } else {
             payments.start_without_chain(signer).await;
-            return Ok(key_lock);
-        };
-        let contract = chain.channel_manager;
-        let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
-        payments.start(Startup { chain, signer, contract, retry_every: START_RETRY_INTERVAL }).await;
+        }
+        if tells_of_funds {
+            let nodes = config.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
+            funds::tell(config, &nodes, payer, has_chain).await;
+        }
         Ok(key_lock)
     };
     let prepared = tokio::select! {

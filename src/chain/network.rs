@@ -5,11 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ethers_core::types::H256;
+use ethers_core::types::{H256, U256};
 
 use crate::chain::error::ChainError;
 use crate::chain::rpc::{At, CallRequest, Rpc};
-use crate::protocol::Address;
+use crate::protocol::{Address, Amount};
+
+/// The selector of `balanceOf(address)`, which any token has (EIP-20).
+const BALANCE_OF: [u8; 4] = [0x70, 0xa0, 0x82, 0x31];
 
 /// How to reach the node of a network.
 #[derive(Clone)]
@@ -104,6 +107,17 @@ impl Network {
             method: "eth_call",
             why: format!("{} bytes instead of 32: is there such a token at {contract}?", answer.len()),
         })
+    }
+
+    /// What an account holds of a token, in base units, in the newest block with enough confirmations.
+    ///
+    /// # Errors
+    /// As for [`Self::word`].
+    pub async fn balance(&self, token: Address, owner: Address) -> Result<Amount, ChainError> {
+        let call = [&BALANCE_OF[..], &[0; 12], &owner.0].concat();
+        let word = self.word(token, &call, &self.confirmed_block().await?).await?;
+        // More than any price.
+        Ok(Amount::try_from(U256::from_big_endian(&word)).unwrap_or(Amount::MAX))
     }
 
     /// The node, which follows this network.

@@ -79,7 +79,6 @@ impl Payments {
 
     /// Prepares the service for payments without a chain, in schemes that need none.
     pub async fn start_without_chain(&self, signer: Arc<WalletSigner>) {
-        tracing::info!(payer = %signer.address(), "ready to pay; without [chain] there are no channels");
         // A service that has stopped pays nothing.
         let _ = self.send(Message::Unlocked { signer, has_chain: false }).await;
     }

@@ -41,7 +41,7 @@ pub async fn run(arguments: &[&str]) -> Ran {
     run_with(arguments, &[]).await
 }
 
-async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+pub async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let mut command = program(arguments);
     command
         .envs(environment.iter().copied())

@@ -11,7 +11,7 @@ use tollpass::channels::Operation;
 use tollpass::protocol::Amount;
 
 use crate::pays::QUICK;
-use crate::program::{run, text};
+use crate::program::{run, run_with, text};
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::notary::{Does, Notary, PAYMENTS, TRANSACTIONS};
 use crate::support::payer::{Alice, PATIENCE, Running};
@@ -141,9 +141,9 @@ async fn one_account_is_paid_from_by_one_tollpass() {
     assert_eq!(got.status, StatusCode::OK, "{got:?}");
     let mut other = Alice::with(&scene.fair.market, "").await;
     scene.notary.serves(&mut other, "");
-    let second = other.serve(&environment).await;
-    let (status, log) = second.ended().await;
-    assert!(!status.success() && log.contains("another tollpass pays with the key of"), "{log}");
+    let second = run_with(&["serve", "--config", text(&other.config_path())], &environment).await;
+    second.expect_failure(&["another tollpass pays with the key of"]);
+    assert_eq!(second.out, "", "it never listened");
     first.terminate();
     first.ended().await;
 }

@@ -1,11 +1,14 @@
 //! `tollpass serve` and related commands: `channels`, a second instance, shutdown.
 
+use ethers_core::types::U256;
 use http::{Request, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
+use tollpass::devnet::deploy;
 
 use super::{only_channel, run, run_with, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
+use crate::support::market::Market;
 use crate::support::payer::{Alice, Program, program};
 use crate::support::raw::{Raw, RawOrigin, soon};
 use crate::support::wire::ask;
@@ -78,6 +81,49 @@ async fn a_key_pays_from_one_state_directory_at_a_time() {
     assert_eq!(buy(serving.address).await.status, StatusCode::OK, "a killed one leaves the key free");
     serving.terminate();
     assert_eq!(serving.ended().await.0.code(), Some(0));
+}
+
+/// Runs Alice's proxy with a log file until that contains these words.
+async fn logs(alice: &Alice, words: &str) {
+    let file = alice.directory.path().join("log");
+    let serving = alice.serve(&[("TOLLPASS_LOG__FILE", text(&file))]).await;
+    soon(words, async {
+        while !std::fs::read_to_string(&file).unwrap_or_default().contains(words) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn it_says_that_it_is_ready_only_if_the_wallet_has_something_to_pay_with() {
+    let market = Market::open().await;
+    let (url, manager) = (market.chain.url(), market.manager);
+    let alice = Alice::without_chain(&format!(
+        "[chain]\nrpc_url = \"{url}\"\nchannel_manager = \"{manager}\"\npoll_every = \"10ms\"\n"
+    ));
+    logs(&alice, "not ready to pay from a channel: the wallet is empty: send it tokens").await;
+    deploy::fund(&url, alice.address, U256::exp10(18), &[]).await.unwrap();
+    logs(&alice, "not ready to pay from a channel: the wallet has no tokens").await;
+    deploy::fund(&url, alice.address, U256::zero(), &[(market.token, 1000.into())]).await.unwrap();
+    logs(&alice, "ready to pay chain_id=31337").await;
+
+    let dollar = deploy::deploy_authorized_token(&url).await.unwrap();
+    let network = format!("[[network]]\nid = \"eip155:31337\"\nrpc_url = \"{url}\"\nconfirmations = 1\n");
+    let asset = format!(
+        "[[asset]]\nsymbol = \"DUSD\"\nnetwork = \"eip155:31337\"\ntoken = \"{dollar}\"\ndecimals = 6\n\
+         eip712_name = \"x\"\neip712_version = \"1\"\n[[pay]]\nhost = \"a.example\"\nmax_price = \"0.01 DUSD\"\n"
+    );
+    logs(&Alice::without_chain(&asset), "ready to pay if the wallet has funds: without a [[network]]").await;
+    let alice = Alice::without_chain(&(asset + &network));
+    logs(&alice, "not ready to pay without a channel: the wallet has no DUSD on eip155:31337; send it some")
+        .await;
+    deploy::fund(&url, alice.address, U256::zero(), &[(dollar, 2_500_000.into())]).await.unwrap();
+    logs(&alice, "ready to pay without a channel; without [chain] there are no channels").await;
 }
 
 #[tokio::test]
