@@ -44,14 +44,14 @@ use crate::config;
 use crate::config::{Config, KeySource};
 use crate::payments::journal;
 use crate::payments::journal::Journal;
-use crate::payments::{LedgerBounds, Payments, Startup};
+use crate::payments::{LedgerBounds, Obstacle, Payments, Startup};
 use crate::private;
 use crate::private::PrivateFileError;
-use crate::protocol::policy::{LocalSpenders, OnExit};
+use crate::protocol::policy::{Allow, LocalSpenders, OnExit, Preference};
 use crate::proxy;
 use crate::proxy::access_log::AccessLogLayer;
 use crate::proxy::authenticate::Authenticator;
-use crate::proxy::frontend::RouteToken;
+use crate::proxy::frontend::{PromisedPayments, Readiness, RouteToken};
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
@@ -299,9 +299,10 @@ impl App {
             shutdown.spawn(pay::budget_notices::tell_webhooks(notices, shutdown.clone()));
         }
         let pays = paying.is_some();
+        let readiness = readiness(&config, payments.clone(), dry_run.is_some(), &shutdown);
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
         let stacks = workers.each(|index, count| stack.for_worker(index, count));
-        let served = Served { config: &config, stacks, settings, ca, pays, token, authenticator };
+        let served = Served { config: &config, stacks, settings, ca, pays, token, readiness, authenticator };
         let served = ports.serve(served, orders, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
         let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {
@@ -489,6 +490,35 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     }
     let leaves = Leaves::new(Arc::new(authority), config.limits.certificate_cache)?;
     Ok(Some(Interception { hosts, leaves }))
+}
+
+/// Whether a proxy can pay what its rules promise, those of clients included. Rules that deny promise nothing.
+fn readiness(
+    config: &Config,
+    payments: Option<Payments>,
+    is_dry_run: bool,
+    shutdown: &Shutdown,
+) -> Readiness {
+    let of_clients = config.clients.iter().filter_map(|client| client.client.rules.as_deref());
+    let rules = std::iter::once(config.policy.rules.as_slice()).chain(of_clients).flatten();
+    let promises: Vec<&Preference> = rules
+        .filter_map(|rule| match &rule.allow {
+            Allow::Pay { preference, .. } => Some(&**preference),
+            Allow::Deny => None,
+        })
+        .collect();
+    let has_chain = config.chain.is_some();
+    let uses_channels = has_chain && promises.iter().any(|preference| preference.allows_channels());
+    let lacks_chain = !has_chain && promises.iter().any(|preference| preference.requires_channels());
+    let (lasting, payments) = match payments {
+        _ if promises.is_empty() => (None, None),
+        None => (Some(Obstacle::NoWallet), None),
+        Some(_) if is_dry_run => (Some(Obstacle::DryRun), None),
+        Some(payments) => {
+            (lacks_chain.then_some(Obstacle::NoChain), Some(PromisedPayments { payments, uses_channels }))
+        }
+    };
+    Readiness::new(lasting, payments, shutdown.clone())
 }
 
 fn report_left(left: usize) {

@@ -16,7 +16,7 @@ use crate::payments::{Payments, RunAccount, RunTerms};
 use crate::proxy;
 use crate::proxy::Acceptor;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
-use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
+use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, Readiness, ReverseRoute, RouteToken};
 use crate::proxy::intercept::Interception;
 use crate::proxy::stack::{ProxyService, Stack};
 use crate::shutdown::Shutdown;
@@ -51,6 +51,8 @@ pub(super) struct Served<'a> {
     pub pays: bool,
     /// The token that protects the routes of a proxy that pays or has clients.
     pub token: Option<RouteToken>,
+    /// Whether it can pay what its rules promise.
+    pub readiness: Readiness,
     /// Knows the clients, if there are any.
     pub authenticator: Option<Arc<Authenticator>>,
 }
@@ -81,7 +83,9 @@ impl Served<'_> {
         let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let upgrade = self.config.upstream.upgrade.clone();
         let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
-        let (frontend, authenticate) = (frontend.with_tls(tls.cloned()), self.authenticate(listen));
+        let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&self.config.names));
+        let (frontend, authenticate) =
+            (frontend.with_readiness(self.readiness.clone()), self.authenticate(listen));
         self.stacks.map(|stack| stack.proxy(frontend.clone(), authenticate.clone()))
     }
 
@@ -157,7 +161,7 @@ impl Ports {
             let tls = tls.as_ref().filter(|_| is_tls);
             let routes = routes.iter().map(mapped).collect();
             let frontend = FrontendLayer::routes(address, routes, served.token(address), upgrade.clone());
-            let frontend = frontend.with_tls(tls.cloned());
+            let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&served.config.names));
             let authenticate = served.authenticate(address);
             let service = served.stacks.map(|stack| stack.routes(frontend.clone(), authenticate.clone()));
             proxy::serve(acceptor, service, served.settings(tls), shutdown.clone())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ethers_contract::EthCall;
@@ -36,6 +37,8 @@ pub(super) struct ChainState {
     pub allowance: Mutex<()>,
     pub pinned: OnceCell<ContractConstants>,
     pub transfers_with_data: OnceCell<bool>,
+    /// Whether the last look at the head has failed.
+    pub is_unwatched: AtomicBool,
 }
 
 /// Properties of a contract that never change.
@@ -67,12 +70,18 @@ impl Chain {
             allowance: Mutex::default(),
             pinned: OnceCell::new(),
             transfers_with_data: OnceCell::new(),
+            is_unwatched: AtomicBool::new(false),
         })))
     }
 
     /// The node error that is being retried, if any.
     pub fn outage(&self) -> Receiver<Option<String>> {
         self.0.rpc.outage()
+    }
+
+    /// Whether the node gives usable answers, as far as is known from earlier ones.
+    pub fn is_reached(&self) -> bool {
+        !self.0.is_unwatched.load(Ordering::Relaxed) && !self.0.rpc.has_outage()
     }
 
     /// Pins the chain ID and the token: nothing is signed if the node or the contract later reports others.

@@ -156,6 +156,11 @@ impl Rpc {
         self.outage.subscribe()
     }
 
+    /// Whether an error is being retried, or its retries were in vain and nothing has succeeded since.
+    pub fn has_outage(&self) -> bool {
+        self.outage.borrow().is_some()
+    }
+
     /// Scheme, host and port.
     pub fn shown(&self) -> &str {
         &self.name.shown

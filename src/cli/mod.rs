@@ -18,6 +18,7 @@ pub mod env;
 mod environment;
 mod examples;
 pub mod freeze;
+pub mod healthcheck;
 pub mod init;
 pub mod inspect;
 pub mod ledger;
@@ -125,6 +126,8 @@ pub enum Command {
     Resume(resume::ResumeArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
+    /// Ask a proxy on this machine whether it serves, or is ready to pay
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Validate the configuration, wallet, node and contract
     Check(check::CheckArgs),
     /// Describe, show and change the configuration
@@ -160,6 +163,7 @@ impl Command {
             | Self::Thaw(_)
             | Self::Resume(_)
             | Self::Ca(_)
+            | Self::Healthcheck(_)
             | Self::Check(_)
             | Self::Config(_)
             | Self::Completions(_)
@@ -191,6 +195,7 @@ impl Command {
             | Self::Init(_)
             | Self::Inspect(_)
             | Self::Ca(_)
+            | Self::Healthcheck(_)
             | Self::Check(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
@@ -270,6 +275,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Thaw(args) => wait_for(freeze::run(args, false)),
         Command::Resume(args) => wait_for(resume::run(args)),
         Command::Ca(args) => wait_for(async move { ca::run(&args).await }),
+        Command::Healthcheck(args) => wait_for(healthcheck::run(args)),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args, command()),

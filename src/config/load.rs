@@ -33,7 +33,7 @@ use super::values::BasePaths;
 use super::variables::variable;
 use super::wallet::WalletConfig;
 use super::{
-    asset, budget, chain, client, edit, hooks, intercept, ledger, limits, listener, log, network, origin,
+    asset, budget, chain, client, edit, frontend, hooks, intercept, ledger, limits, listener, log, network, origin,
     policy, route, shown, source, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
@@ -91,6 +91,8 @@ pub(super) static TOP: Table = Table::new(
         /// A base URL of tollpass for programs that support no proxy: requests below the prefix go to the origin and
         /// are paid by the [[pay]] entries for the origin's host.
         "route": Shape::Tables(&route::ROUTE, route::MAX_ROUTES),
+        /// How clients address the proxy itself.
+        "frontend": Shape::Table(&frontend::FRONTEND),
         /// How much to lock up in channels.
         "deposit": Shape::Table(&policy::DEPOSIT),
         /// What to do at each step of a payment; a [[pay]] entry can override it.
@@ -150,6 +152,8 @@ pub struct Config {
     pub networks: Vec<NetworkConfig>,
     /// The programs that may use the proxy.
     pub clients: Vec<ClientConfig>,
+    /// Names under which clients may address the proxy itself, besides those that it has anyway.
+    pub names: Arc<[String]>,
     /// Base URLs of the proxy that map to origins.
     pub routes: Vec<RouteConfig>,
     /// The tokens whose symbols are known.
@@ -383,6 +387,7 @@ fn assemble(
     let exposure = Exposure { allow_remote, is_paying, has_clients: !clients.is_empty() };
     issues.extend(exposure.issue(listen));
     let main = route::MainListener { listen, is_tls: tls.is_some(), exposure, clients: &clients };
+    let names = frontend::names(&Section::new("frontend", top.take("frontend"), &frontend::FRONTEND, issues));
     let routes = route::routes(top.take("route"), main, issues);
     let mut warnings = policy::warnings("pay", &rules, &deposit);
     for (index, rules) in &own {
@@ -439,6 +444,7 @@ fn assemble(
         chain,
         networks,
         clients,
+        names,
         routes,
         assets: assets.into(),
         policy,

@@ -17,6 +17,7 @@ mod builder;
 mod chain;
 mod client;
 mod edit;
+mod frontend;
 mod hooks;
 mod intercept;
 mod issue;

@@ -7,6 +7,7 @@
 mod jobs;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -439,6 +440,8 @@ impl Actor {
         let unread = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         lock(&self.recheck).extend(unread);
         self.watch(&chain, synced.cursor);
+        // A second one would be the same.
+        let _ = self.engine.conditions.chain.set(chain.clone());
         self.context =
             Some(ActorContext { account, account_id: stored.id, chain, signer, cursor: synced.cursor });
         self.engine.submit(Input::Holds(stored.holds));
@@ -473,6 +476,7 @@ impl Actor {
         failpoint::point("records about to be written");
         let engine = Arc::clone(&self.engine);
         let ended = move |written: Result<(), String>| {
+            engine.conditions.is_unwritable.store(written.is_err(), Ordering::Relaxed);
             engine.submit(match written {
                 Ok(()) => Input::Durable(seq),
                 Err(reason) => Input::NotRecorded(seq, reason),

@@ -15,6 +15,7 @@ use super::approvals::{ApprovalError, OperatorApprovals, PendingApproval};
 use super::channel_lock::ChannelLock;
 use super::clock::{BudgetClock, authorization_time, unix_millis, unix_time};
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
+use super::conditions::Conditions;
 use super::consultant::Consultant;
 use super::doubts::DoubtWatcher;
 use super::error::ChannelAccessError;
@@ -332,6 +333,11 @@ impl Payments {
     /// The wallet; `None` until its key is unlocked.
     pub(super) fn wallet(&self) -> Option<&Wallet> {
         self.engine.payer.get()
+    }
+
+    /// What is known of the node and the disk.
+    pub(super) fn conditions(&self) -> &Arc<Conditions> {
+        &self.engine.conditions
     }
 
     /// Waits for work on the journal; `None` if the service has stopped.

@@ -5,13 +5,14 @@
 //! input; disk and chain effects are left to the actor, which is woken for them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, SetOnce, mpsc, oneshot};
 
 use super::clock::{BudgetClock, authorization_time};
+use super::conditions::Conditions;
 use super::freed::FreedAuthorizations;
 use super::kept_signatures::KeptSignatures;
 use super::payer::Wallet;
@@ -46,6 +47,8 @@ pub(super) struct SharedEngine {
     pub signatures: KeptSignatures,
     /// Authorizations that a chain has shown to be unused.
     pub freed: FreedAuthorizations,
+    /// What is known of the node and the disk.
+    pub conditions: Arc<Conditions>,
 }
 
 /// The state behind the lock.
@@ -95,6 +98,7 @@ impl SharedEngine {
             payer: SetOnce::new(),
             signatures: KeptSignatures::default(),
             freed: FreedAuthorizations::default(),
+            conditions: Arc::default(),
         }
     }
 

@@ -67,6 +67,16 @@ impl PinnedCertificate {
         let (Some(certificate), true) = (found.pop(), found.is_empty()) else {
             return Err(TlsFileError::NotOne { path: path.to_owned(), count: found.len() + 1 });
         };
+        Self::pin(path, certificate)
+    }
+
+    /// Loads the first certificate of a PEM file, which others may follow. Blocks on the disk.
+    pub fn first(path: &Path) -> Result<Self, TlsFileError> {
+        let certificate = roots::certificates(path)?.into_iter().next();
+        Self::pin(path, certificate.ok_or_else(|| key_file::unreadable(path))?)
+    }
+
+    fn pin(path: &Path, certificate: CertificateDer<'static>) -> Result<Self, TlsFileError> {
         let unusable = |error| TlsFileError::Unusable { path: path.to_owned(), error };
         ParsedCertificate::try_from(&certificate).map_err(unusable)?;
         let validity =

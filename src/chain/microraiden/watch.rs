@@ -2,6 +2,7 @@
 //! only.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use ethers_core::types::H256;
 use tokio::time::Interval;
@@ -44,9 +45,16 @@ impl BlockWatcher {
     pub async fn next(&mut self, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
         loop {
             self.poll.tick().await;
-            let block = self.chain.0.rpc.latest_block().await?;
-            if self.newest != Some(block.hash) {
-                return self.read(block.number.as_u64(), block.hash, recheck).await;
+            let block = self.chain.0.rpc.latest_block().await;
+            let ended = match block {
+                Ok(block) if self.newest == Some(block.hash) => None,
+                Ok(block) => Some(self.read(block.number.as_u64(), block.hash, recheck).await),
+                Err(error) => Some(Err(error)),
+            };
+            let has_failed = ended.as_ref().is_some_and(Result::is_err);
+            self.chain.0.is_unwatched.store(has_failed, Ordering::Relaxed);
+            if let Some(ended) = ended {
+                return ended;
             }
         }
     }

@@ -32,6 +32,25 @@ impl Journal {
         written.map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
+    /// Writes a durable transaction that changes nothing.
+    ///
+    /// # Errors
+    /// SQLite cannot write it.
+    pub(in crate::payments) fn check_writable(&mut self) -> Result<(), JournalError> {
+        self.try_to_change_nothing()
+            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+    }
+
+    fn try_to_change_nothing(&mut self) -> rusqlite::Result<()> {
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        let transaction = self.connection.transaction()?;
+        // SQLite does not write a row that stays the same.
+        for _ in 0..2 {
+            transaction.execute("UPDATE request_key SET is_swept = NOT is_swept", [])?;
+        }
+        transaction.commit()
+    }
+
     fn try_write(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
         // Rows of the ledger are written with less, and an error may have left it at that.
         self.connection.pragma_update(None, "synchronous", "FULL")?;

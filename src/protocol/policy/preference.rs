@@ -31,6 +31,18 @@ impl Preference {
         }
     }
 
+    /// Whether it allows a scheme whose payments draw on channels.
+    #[must_use]
+    pub fn allows_channels(&self) -> bool {
+        self.schemes.is_empty() || self.schemes.iter().any(|scheme| scheme.uses_channels())
+    }
+
+    /// Whether it allows no other scheme.
+    #[must_use]
+    pub fn requires_channels(&self) -> bool {
+        !self.schemes.is_empty() && self.schemes.iter().all(|scheme| scheme.uses_channels())
+    }
+
     /// Where each of these offers stands among the others: by scheme, then network, then asset, in the rule's order, and then
     /// by value in dollars. Prices in different assets are not compared unless both have such a value: what can be compared
     /// is together, in the order of the first ones.

@@ -1,7 +1,8 @@
-//! The names and addresses of a port. Only names that no resolver can rebind are served: a page whose own name was rebound
-//! to our address sends that name in `Host`.
+//! The names and addresses of a port. Only names that no resolver can rebind, and those that the user has named, are served: a
+//! page whose own name was rebound to our address sends that name in `Host`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
@@ -42,17 +43,24 @@ pub(super) struct ProxyIdentity {
     end: String,
     /// The certificate of a port that speaks TLS.
     tls: Option<ServerTls>,
+    /// Further names, in lower case and without a trailing dot.
+    names: Arc<[String]>,
 }
 
 impl ProxyIdentity {
     pub(super) fn new(listen: SocketAddr) -> Self {
         let end = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
-        Self { listen, end, tls: None }
+        Self { listen, end, tls: None, names: Arc::default() }
     }
 
     /// The same with TLS, if there is `tls`.
     pub(super) fn with_tls(self, tls: Option<ServerTls>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The same with further names.
+    pub(super) fn with_names(self, names: Arc<[String]>) -> Self {
+        Self { names, ..self }
     }
 
     /// Whether the port speaks TLS.
@@ -83,8 +91,14 @@ impl ProxyIdentity {
         let ip = self.listen.ip().to_canonical();
         match literal(host) {
             Some(literal) => literal == ip || (ip.is_unspecified() && literal.is_loopback()),
-            None => is_localhost(host) && (ip.is_loopback() || ip.is_unspecified()),
+            None => self.is_named(host) || (is_localhost(host) && (ip.is_loopback() || ip.is_unspecified())),
         }
+    }
+
+    /// Whether the user has given the proxy this name.
+    fn is_named(&self, host: &str) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 
     /// Rejects a request in origin form unless `Host` names the proxy. RFC 9112 section 3.2.
@@ -102,12 +116,13 @@ impl ProxyIdentity {
     }
 
     /// Whether only the proxy can be at this host. An address literal cannot be rebound; on a wildcard listener every address
-    /// may be ours. Nor can a name in the certificate: the browser has compared them.
+    /// may be ours. Nor can a name in the certificate: the browser has compared them. Names that the user has
+    /// listed are trusted to lead to the proxy only.
     fn is_our_host(&self, host: &str) -> bool {
         let ip = self.listen.ip().to_canonical();
         let is_known = match literal(host) {
             Some(literal) => literal.is_loopback() || literal == ip || ip.is_unspecified(),
-            None => is_localhost(host) || is_name(host),
+            None => is_localhost(host) || is_name(host) || self.is_named(host),
         };
         is_known || self.tls.as_ref().is_some_and(|tls| tls.is_for(without_brackets(host)))
     }

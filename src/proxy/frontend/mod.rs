@@ -1,4 +1,4 @@
-//! The outermost layer of a port: serves the set-up page, maps reverse routes to their origins, and sends `http` requests
+//! The outermost layer of a port: serves the set-up page, answers probes, maps reverse routes to their origins, and sends `http` requests
 //! to hosts in `upgrade` as `https`. All other requests pass unchanged. It neither forwards nor pays, and its responses
 //! change no state.
 
@@ -7,6 +7,7 @@ mod identity;
 mod pac;
 mod page;
 mod program;
+mod readiness;
 mod refused;
 mod route;
 mod token;
@@ -20,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use futures_util::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -34,6 +36,7 @@ use crate::tls::ServerTls;
 use identity::{LocalTarget, ProxyIdentity, ReachedAs};
 use page::PageRequest;
 pub use page::{CaFiles, Page};
+pub use readiness::{PromisedPayments, Readiness};
 use refused::FrontendRefusal;
 pub use route::ReverseRoute;
 use route::ReverseRoutes;
@@ -52,6 +55,8 @@ struct FrontendPort {
     identity: ProxyIdentity,
     /// Absent if the port serves routes only and is not a proxy.
     page: Option<Page>,
+    /// What the page and probes tell.
+    readiness: Readiness,
     routes: ReverseRoutes,
     /// Guards the routes; absent if the proxy does not pay.
     token: Option<RouteToken>,
@@ -75,7 +80,8 @@ impl FrontendLayer {
         upgrade: Vec<HostPattern>,
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        Self(FrontendPort { identity, page: Some(page), routes, token, upgrade })
+        let readiness = Readiness::default();
+        Self(FrontendPort { identity, page: Some(page), readiness, routes, token, upgrade })
     }
 
     /// For a port that serves `routes` only.
@@ -87,13 +93,28 @@ impl FrontendLayer {
         upgrade: Vec<HostPattern>,
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        Self(FrontendPort { identity, page: None, routes, token, upgrade })
+        let readiness = Readiness::default();
+        Self(FrontendPort { identity, page: None, readiness, routes, token, upgrade })
     }
 
     /// The same for a port that speaks TLS, if there is `tls`.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<ServerTls>) -> Self {
         self.0.identity = self.0.identity.with_tls(tls);
+        self
+    }
+
+    /// The same with `names`, in lower case and without a trailing dot, under which clients may address it, too.
+    #[must_use]
+    pub fn with_names(mut self, names: Arc<[String]>) -> Self {
+        self.0.identity = self.0.identity.with_names(names);
+        self
+    }
+
+    /// The same for a proxy of which this is known.
+    #[must_use]
+    pub fn with_readiness(mut self, readiness: Readiness) -> Self {
+        self.0.readiness = readiness;
         self
     }
 }
@@ -138,6 +159,14 @@ where
                 answer.extensions_mut().get_or_insert(Handling::Local);
                 FrontendFuture(FrontendState::Answered(Some(answer)))
             }
+            Destination::Readiness => {
+                let readiness = self.port.readiness.clone();
+                FrontendFuture(FrontendState::Checking(Box::pin(async move {
+                    let mut answer = readiness::answer(&readiness.check().await);
+                    answer.extensions_mut().insert(Handling::Local);
+                    answer
+                })))
+            }
         }
     }
 }
@@ -150,6 +179,8 @@ enum Destination {
     Mapped { route: Option<TakenRoute>, is_upgraded: bool },
     /// Nowhere: this is the response.
     Local(Response<Body>),
+    /// Nowhere: the response tells whether the proxy is ready.
+    Readiness,
 }
 
 /// The route that a request takes.
@@ -214,7 +245,7 @@ impl FrontendPort {
         }
         let Some(page) = &self.page else { return Destination::Local(FrontendRefusal::NoRoute.answer()) };
         let address = self.identity.address_for(request, reached_as);
-        Destination::Local(page.answer(&PageRequest {
+        let answer = page.answer(&PageRequest {
             request,
             reached_as,
             address,
@@ -222,7 +253,9 @@ impl FrontendPort {
             is_tls: self.identity.is_tls(),
             routes: &self.routes,
             needs_route_token: self.token.as_ref().is_some_and(RouteToken::is_required),
-        }))
+            obstacles: self.readiness.known(),
+        });
+        answer.map_or(Destination::Readiness, Destination::Local)
     }
 
     /// Takes a route, if that is allowed at the host by which the client reached the proxy.
@@ -308,14 +341,13 @@ impl FrontendPort {
 
 /// The future of [`Frontend`].
 #[must_use = "futures do nothing unless polled"]
-#[derive(Debug)]
 pub struct FrontendFuture<F>(FrontendState<F>);
 
-#[derive(Debug)]
 enum FrontendState<F> {
     Passed(F),
     Mapped { inner: F, port: Arc<FrontendPort>, url: Uri, route: Option<TakenRoute>, is_upgraded: bool },
     Answered(Option<Response<Body>>),
+    Checking(BoxFuture<'static, Response<Body>>),
 }
 
 impl<F> Future for FrontendFuture<F>
@@ -337,6 +369,7 @@ where
                 Some(answer) => Poll::Ready(Ok(answer)),
                 None => Poll::Pending,
             },
+            FrontendState::Checking(checking) => checking.as_mut().poll(cx).map(Ok),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The set-up page and its files: status, CA certificate, PAC file, and instructions for each program. It shows no secrets
-//! and takes no commands.
+//! The set-up page and its files: status, CA certificate, PAC file, and instructions for each program; and the answers to
+//! probes. It shows no secrets and takes no commands.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use super::program;
 use super::program::SetupAdvice;
 use super::route::{ReverseRoute, ReverseRoutes};
 use super::{identity, pac};
+use crate::payments::Obstacle;
 use crate::proxy::Body;
 
 /// The proxy's properties that the page shows.
@@ -51,6 +52,8 @@ pub(super) struct PageRequest<'a> {
     pub(super) routes: &'a ReverseRoutes,
     /// Whether routes need their token at every host.
     pub(super) needs_route_token: bool,
+    /// What is known to keep the proxy from paying.
+    pub(super) obstacles: Vec<Obstacle>,
 }
 
 /// The files of the set-up page.
@@ -60,6 +63,8 @@ enum PageFile {
     Pac,
     Pem,
     Der,
+    Health,
+    Readiness,
 }
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -84,24 +89,24 @@ impl PageRequest<'_> {
 }
 
 impl Page {
-    /// The response to a request for one of the files.
-    pub(super) fn answer(&self, visit: &PageRequest<'_>) -> Response<Body> {
+    /// The response to a request for one of the files; `None` for one that asks whether the proxy is ready.
+    pub(super) fn answer(&self, visit: &PageRequest<'_>) -> Option<Response<Body>> {
         let Some(file) = file(visit.request.uri().path()) else {
-            return plain(StatusCode::NOT_FOUND, "Not found. The set-up page is at /\n");
+            return Some(plain(StatusCode::NOT_FOUND, "Not found. The set-up page is at /\n"));
         };
         let mut response = match *visit.request.method() {
-            Method::GET | Method::HEAD => self.show(file, visit),
+            Method::GET | Method::HEAD => self.show(file, visit)?,
             Method::OPTIONS => with(StatusCode::NO_CONTENT, TEXT, Body::Empty),
             _ => plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n"),
         };
         if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED) {
             response.headers_mut().insert(header::ALLOW, METHODS);
         }
-        response
+        Some(response)
     }
 
-    fn show(&self, file: PageFile, visit: &PageRequest<'_>) -> Response<Body> {
-        match (file, &self.ca) {
+    fn show(&self, file: PageFile, visit: &PageRequest<'_>) -> Option<Response<Body>> {
+        let response = match (file, &self.ca) {
             (PageFile::Page, _) if takes_html(visit.request) => {
                 varies(with(StatusCode::OK, HTML, Body::full(self.html(visit))))
             }
@@ -114,7 +119,10 @@ impl Page {
             (PageFile::Pem | PageFile::Der, None) => {
                 plain(StatusCode::NOT_FOUND, "HTTPS is not intercepted: no certificate to trust.\n")
             }
-        }
+            (PageFile::Health, _) => plain(StatusCode::OK, "ok\n"),
+            (PageFile::Readiness, _) => return None,
+        };
+        Some(response)
     }
 
     /// The status lines: a label and its value.
@@ -123,12 +131,19 @@ impl Page {
             Some(ca) => format!("SHA-256 {}", fingerprint(&ca.der)),
             None => "none: HTTPS is not intercepted".to_owned(),
         };
-        let payments = if self.pays { "within your [[pay]] rules" } else { "never (no wallet)" };
+        let payments = match (self.pays, visit.obstacles.as_slice()) {
+            (false, _) => "never (no wallet)".to_owned(),
+            (true, []) => "within your [[pay]] rules".to_owned(),
+            (true, obstacles) => {
+                let details: Vec<_> = obstacles.iter().map(|obstacle| obstacle.details()).collect();
+                format!("not now: {}", details.join("; "))
+            }
+        };
         vec![
             ("proxy", visit.proxy()),
             ("listens on", visit.listen.to_string()),
             ("since", humantime::format_rfc3339_seconds(self.since).to_string()),
-            ("pays", payments.to_owned()),
+            ("pays", payments),
             ("certificate", certificate),
         ]
     }
@@ -144,7 +159,7 @@ impl Page {
     }
 
     fn text(&self, visit: &PageRequest<'_>) -> String {
-        let mut text = format!("{}\n\n", greeting(visit.reached_as));
+        let mut text = format!("{}\n\n", greeting(visit));
         for (name, fact) in self.facts(visit) {
             put(&mut text, format_args!("{name:<12} {fact}\n"));
         }
@@ -190,7 +205,8 @@ impl Page {
     }
 
     fn html(&self, visit: &PageRequest<'_>) -> String {
-        let class = if visit.reached_as == ReachedAs::Proxy { "works" } else { "direct" };
+        let works = visit.reached_as == ReachedAs::Proxy && visit.obstacles.is_empty();
+        let class = if works { "works" } else { "direct" };
         let page = html! {
             (PreEscaped("<!doctype html>\n"))
             html lang="en" {
@@ -203,7 +219,7 @@ impl Page {
                 body {
                     main {
                         h1 { "tollpass" }
-                        p class=(class) { (greeting(visit.reached_as)) }
+                        p class=(class) { (greeting(visit)) }
                         dl {
                             @for (name, fact) in self.facts(visit) {
                                 dt { (name) }
@@ -249,14 +265,17 @@ fn file(path: &str) -> Option<PageFile> {
         "/proxy.pac" => Some(PageFile::Pac),
         "/ca.pem" => Some(PageFile::Pem),
         "/ca.der" | "/ca.crt" => Some(PageFile::Der),
+        "/health" => Some(PageFile::Health),
+        "/ready" => Some(PageFile::Readiness),
         _ => None,
     }
 }
 
-fn greeting(reached_as: ReachedAs) -> &'static str {
-    match reached_as {
-        ReachedAs::Proxy => "It works: this request came through the proxy.",
-        ReachedAs::Server => {
+fn greeting(visit: &PageRequest<'_>) -> &'static str {
+    match (visit.reached_as, visit.obstacles.is_empty()) {
+        (ReachedAs::Proxy, true) => "It works: this request came through the proxy.",
+        (ReachedAs::Proxy, false) => "This request came through the proxy, which cannot pay now.",
+        (ReachedAs::Server, _) => {
             "The proxy is running, but this request did not go through it. To test that, open \
              http://tollpass.local/"
         }
@@ -295,7 +314,7 @@ fn varies(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// A response that is not cached, not readable by other sites, and runs no scripts.
-fn with(status: StatusCode, kind: HeaderValue, body: Body) -> Response<Body> {
+pub(super) fn with(status: StatusCode, kind: HeaderValue, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -351,6 +370,7 @@ mod tests {
             is_tls: false,
             routes: &ReverseRoutes::new(Vec::new()),
             needs_route_token: false,
+            obstacles: Vec::new(),
         };
         let page = Page { ca: None, pays: false, since: SystemTime::UNIX_EPOCH }.html(&visit);
         assert!(page.contains("<dd><code>http://&lt;a href=&quot;x&quot;&gt;&amp;</code></dd>"), "{page}");

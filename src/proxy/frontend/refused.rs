@@ -11,7 +11,8 @@ pub(super) enum FrontendRefusal {
     #[error("a request needs exactly one valid Host header")]
     BadHost,
     #[error(
-        "unknown Host header; use the proxy's IP address, localhost or, over TLS, a name in its certificate"
+        "unknown Host header; use the proxy's IP address, localhost or, over TLS, a name in its certificate, or list the name in \
+         frontend.names"
     )]
     ForeignHost,
     #[error("the target * is allowed for OPTIONS only")]

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use tokio::process::Command;
-use tollpass::proxy::frontend::{CaFiles, FrontendLayer, Page};
+use tollpass::proxy::frontend::{CaFiles, FrontendLayer, Page, Readiness};
 use tollpass::proxy::{Body, ErrorResponder, Forward, ProxySettings, RemoteClient};
+use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::curl::curl;
@@ -114,6 +115,11 @@ async fn files_have_their_content_types_and_are_read_only() {
         ("POST", "/", 405),
         ("PUT", "/ca.pem", 405),
         ("DELETE", "/proxy.pac", 405),
+        ("GET", "/health", 200),
+        ("HEAD", "/ready", 200),
+        ("OPTIONS", "/ready", 204),
+        ("POST", "/ready", 405),
+        ("GET", "/ready/", 404),
         ("GET", "/elsewhere", 404),
         ("POST", "/elsewhere", 404),
         ("GET", "/ca.pem/", 404),
@@ -221,5 +227,42 @@ async fn secure_targets_are_taken_in_the_clear_from_this_machine_only() {
         }
         let answer = front().oneshot(request).await.unwrap();
         assert_eq!(answer.status() == StatusCode::FORBIDDEN, denied, "{target} {is_remote}");
+    }
+}
+
+#[tokio::test]
+async fn names_of_the_user_are_answered_too() {
+    let proxy = Proxy::behind(ProxySettings::default(), |address, inner| {
+        let page = Page { ca: None, pays: false, since: SystemTime::now() };
+        FrontendLayer::proxy(address, page, Vec::new(), None, Vec::new())
+            .with_names(["proxy.internal".to_owned()].into())
+            .layer(inner)
+    })
+    .await;
+    let port = proxy.address.port();
+    for (target, host, status) in [
+        ("/health", format!("proxy.internal:{port}"), 200),
+        ("/", "Proxy.Internal.".to_owned(), 200),
+        ("/health", format!("internal:{port}"), 421),
+        ("/health", format!("a.proxy.internal:{port}"), 421),
+        // The proxy is asked for itself, as by a program that uses it for everything.
+        (&format!("http://proxy.internal:{port}/health"), "x".to_owned(), 200),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let head = Raw::asking(proxy.address, &request).await.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_shuts_down_is_not_ready() {
+    let (shutdown, page) = (Shutdown::new(), Page { ca: None, pays: false, since: SystemTime::now() });
+    let layer = FrontendLayer::proxy("127.0.0.1:8402".parse().unwrap(), page, Vec::new(), None, Vec::new())
+        .with_readiness(Readiness::new(None, None, shutdown.clone()));
+    let front = layer.layer(ErrorResponder::new(Forward::new(&ProxySettings::default())));
+    shutdown.begin();
+    for (path, status) in [("/ready", StatusCode::SERVICE_UNAVAILABLE), ("/health", StatusCode::OK)] {
+        let request = Request::get(path).header("host", "localhost").body(Body::Empty).unwrap();
+        assert_eq!(front.clone().oneshot(request).await.unwrap().status(), status);
     }
 }

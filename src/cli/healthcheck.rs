@@ -1,0 +1,124 @@
+//! `tollpass healthcheck`: asks a proxy on this machine whether it serves, or can pay, as containers do.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::config_args::ConfigArgs;
+use super::output::print;
+use crate::config::Config;
+use crate::tls;
+use crate::tls::{PinnedCertificate, ServerTrust};
+
+/// The largest response, in bytes.
+const MAX_ANSWER: usize = 16 << 10;
+
+/// What `tollpass healthcheck --help` shows below the options.
+const AFTER_HELP: &str = "\
+Asks the proxy at `listen` of the configuration for /health or, with --ready, /ready. A
+proxy is ready if it can pay what its [[pay]] entries promise: the key is unlocked,
+nothing is frozen, the journal can be written and, if an entry can pay from channels,
+the node of [chain] responds. It prints the reasons, which are also the response to
+http://ADDRESS/ready. The balance of the wallet is not part of it.
+
+The exit code is 0 if it is healthy or ready, else 1; 2 is a wrong option. With tls_cert,
+the proxy must show that certificate.
+
+Examples:
+  HEALTHCHECK CMD [\"tollpass\", \"healthcheck\"]    in a Dockerfile
+  tollpass healthcheck --ready --timeout 2s";
+
+/// Ask a proxy on this machine whether it serves, or is ready to pay
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct HealthcheckArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The IP address and port of the proxy, overriding the configuration
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Ask whether it can pay, instead of whether it serves
+    #[arg(long)]
+    pub ready: bool,
+    /// How long the response may take
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// Asks the proxy.
+///
+/// # Errors
+/// It does not respond, or is not healthy or ready.
+pub async fn run(args: HealthcheckArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let address = local(args.listen.unwrap_or(config.listen));
+    let path = if args.ready { "/ready" } else { "/health" };
+    let asked = tokio::time::timeout(args.timeout, ask(&config, address, path)).await;
+    let asked = asked.with_context(|| format!("{address} has not responded within {:?}", args.timeout))?;
+    let (status, text) = asked.with_context(|| format!("{address} does not respond"))?;
+    let text = String::from_utf8_lossy(&text);
+    match status {
+        StatusCode::OK => print(text.as_bytes()),
+        StatusCode::SERVICE_UNAVAILABLE => bail!("not ready: {}", text.trim_end()),
+        other => bail!("{address} responds with {other}: is it tollpass?"),
+    }
+}
+
+/// Where a program on the same machine reaches a proxy that listens on this address.
+fn local(mut listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    listen
+}
+
+async fn ask(config: &Config, address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream = TcpStream::connect(address).await?;
+    let Some(files) = config.tls.as_ref().filter(|_| config.is_tls) else {
+        return exchange(stream, address, path).await;
+    };
+    let pinned = ServerTrust::Exactly(Arc::new(PinnedCertificate::first(&files.certificate)?));
+    let connector = TlsConnector::from(Arc::new(tls::client_config(&pinned, None, &[b"http/1.1"])));
+    let stream = connector.connect(address.ip().into(), stream).await?;
+    exchange(stream, address, path).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+    let asking = async {
+        let answer = sender.send_request(request).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(anyhow::Error::from_boxed)?;
+        Ok((head.status, body.to_bytes()))
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut asking = std::pin::pin!(asking);
+    tokio::select! {
+        biased;
+        answered = &mut asking => answered,
+        ended = &mut connection => {
+            ended?;
+            // What was read before the end.
+            asking.await
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether the proxy can pay what its rules promise, for probes. The answer reveals no amounts, addresses or hosts, and is
+//! kept for a moment, so that probes cost next to nothing however often they come.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use http::{Response, StatusCode};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::page;
+use crate::payments::{Obstacle, Payments};
+use crate::proxy::Body;
+use crate::shutdown::Shutdown;
+
+/// How long an answer is given again.
+const KEPT_FOR: Duration = Duration::from_secs(1);
+
+/// Whether the proxy can pay what its rules promise. Clones share what they have found.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<ReadinessState>);
+
+#[derive(Debug, Default)]
+struct ReadinessState {
+    /// What does not change while the proxy runs.
+    lasting: Option<Obstacle>,
+    /// Absent if there is nothing to pay, or nothing to pay with.
+    payments: Option<PromisedPayments>,
+    shutdown: Option<Shutdown>,
+    /// What was last found, and when.
+    known: Arc<Mutex<Option<KnownObstacles>>>,
+}
+
+/// What was found, and when.
+#[derive(Debug)]
+struct KnownObstacles {
+    at: Instant,
+    obstacles: Vec<Obstacle>,
+}
+
+/// The service that pays what rules promise.
+#[derive(Debug)]
+pub struct PromisedPayments {
+    /// The service.
+    pub payments: Payments,
+    /// Whether a rule pays from channels, for which the chain is needed.
+    pub uses_channels: bool,
+}
+
+impl Readiness {
+    /// Of a proxy with this lasting obstacle that pays by `payments`, until `shutdown` begins. One that promises no payment
+    /// has neither.
+    #[must_use]
+    pub fn new(lasting: Option<Obstacle>, payments: Option<PromisedPayments>, shutdown: Shutdown) -> Self {
+        let shutdown = Some(shutdown);
+        Self(Arc::new(ReadinessState { lasting, payments, shutdown, known: Arc::default() }))
+    }
+
+    /// What is known to be in the way, without a look at the disk.
+    pub(super) fn known(&self) -> Vec<Obstacle> {
+        let ReadinessState { lasting, payments, shutdown, .. } = &*self.0;
+        let is_stopping = shutdown.as_ref().is_some_and(Shutdown::is_stopping);
+        let temporary =
+            payments.iter().flat_map(|promised| promised.payments.obstacles(promised.uses_channels));
+        let stopping = is_stopping.then_some(Obstacle::Stopping);
+        lasting.iter().copied().chain(temporary).chain(stopping).collect()
+    }
+
+    /// What is in the way.
+    pub(super) async fn check(&self) -> Vec<Obstacle> {
+        let mut known = Arc::clone(&self.0.known).lock_owned().await;
+        if let Some(KnownObstacles { at, obstacles }) = &*known
+            && at.elapsed() < KEPT_FOR
+        {
+            return obstacles.clone();
+        }
+        let this = self.clone();
+        // In a task of its own, so that clients that leave cannot begin one check after the other.
+        let checking = tokio::spawn(async move {
+            if let Some(promised) = &this.0.payments {
+                promised.payments.check_disk().await;
+            }
+            let obstacles = this.known();
+            *known = Some(KnownObstacles { at: Instant::now(), obstacles: obstacles.clone() });
+            obstacles
+        });
+        // The task ends early only with its worker.
+        checking.await.unwrap_or_else(|_| vec![Obstacle::Stopping])
+    }
+}
+
+/// The response to a probe.
+pub(super) fn answer(obstacles: &[Obstacle]) -> Response<Body> {
+    let reasons = obstacles.iter().map(|one| json!({ "reason": one.name(), "details": one.details() }));
+    let text = json!({ "ready": obstacles.is_empty(), "reasons": reasons.collect::<Vec<_>>() });
+    let status = if obstacles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    page::with(status, HeaderValue::from_static("application/json"), Body::full(format!("{text}\n")))
+}
