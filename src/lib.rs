@@ -83,7 +83,7 @@
 //! |---|---|---|
 //! | `cli` | the subcommands, one file each | `app` and what the commands print |
 //! | `app` | the composition root: turns a configuration into a running proxy | every module |
-//! | `config` | reads `proxy.toml` and the environment into a valid configuration | `hosts`, `limits`, `protocol` |
+//! | `config` | reads `proxy.toml` and the environment into a valid configuration | `hosts`, `limits`, `private`, `protocol` |
 //! | `protocol` | the pure core: offers, policy, budgets, the engine | `hosts` |
 //! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls`, `workers` |
@@ -154,8 +154,8 @@
 //! - Clients that share an HTTP/2 connection to an origin share its limits on streams (Node: 10 MB). If the origin then
 //!   refuses a request, it fails unless it is idempotent, without a body and not paid; the next one uses another
 //!   connection.
-//! - The set-up page is served under the proxy's own names only, with TLS also those in its certificate: a foreign name
-//!   that resolves to the proxy gets 421.
+//! - The set-up page is served under the proxy's own names only, with TLS also those in its certificate, and those in
+//!   `frontend.names`: a foreign name that resolves to the proxy gets 421.
 //! - A payment over plain http goes to the address that sent the 402; one that is sent ahead goes to the address that the
 //!   name resolves to then. With an outbound proxy, that proxy resolves names. Without `allow_plain_http`, a payment is
 //!   never written to an unencrypted connection that leaves this machine.

@@ -27,6 +27,8 @@ use crate::protocol::Address;
 
 /// The environment variable with the password, read if no file is given.
 pub const PASSWORD_VARIABLE: &str = "TOLLPASS_WALLET_PASSWORD";
+/// The environment variable that names a file with the password, read before the other one.
+const PASSWORD_FILE_VARIABLE: &str = "TOLLPASS_WALLET_PASSWORD_FILE";
 
 /// Why no signing key could be loaded. Contains neither key nor password.
 #[derive(Debug, thiserror::Error)]
@@ -89,15 +91,15 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
-    /// Reads the password from `file`, else from [`PASSWORD_VARIABLE`], else from the terminal, without echo. Blocks.
+    /// Reads the password from `file`, else from the file that [`PASSWORD_FILE_VARIABLE`] names, else from
+    /// [`PASSWORD_VARIABLE`], else from the terminal, without echo. Blocks.
     pub fn obtain(file: Option<&Path>) -> Result<Self, PasswordError> {
-        Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))?
-            .map_or_else(|| ask("Password of the keystore: "), Ok)
+        Self::provided(file)?.map_or_else(|| ask("Password of the keystore: "), Ok)
     }
 
     /// Like [`Self::obtain`], for a new keystore: prompts twice and rejects an empty password.
     pub fn obtain_new(file: Option<&Path>) -> Result<Self, PasswordError> {
-        let password = match Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))? {
+        let password = match Self::provided(file)? {
             Some(password) => password,
             None => {
                 let first = ask("Password for the new keystore: ")?;
@@ -108,6 +110,13 @@ impl Password {
             }
         };
         if password.0.is_empty() { Err(PasswordError::Empty) } else { Ok(password) }
+    }
+
+    /// The password from a file or a variable.
+    fn provided(file: Option<&Path>) -> Result<Option<Self>, PasswordError> {
+        let named = env::var_os(PASSWORD_FILE_VARIABLE).filter(|path| !path.is_empty());
+        let file = file.or(named.as_deref().map(Path::new));
+        Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))
     }
 
     /// Reads the file, else the variable. A leading byte order mark and one trailing line ending in the file are

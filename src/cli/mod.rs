@@ -51,11 +51,14 @@ const AFTER_HELP: &str = "\
 Environment variables:
   TOLLPASS_CONFIG           The configuration file; --config overrides it
   TOLLPASS_WALLET_PASSWORD  The password of the keystore
+  TOLLPASS_WALLET_PASSWORD_FILE
+                            A file with that password
   TOLLPASS_LOG              The log filter, such as \"debug\" or \"warn,tollpass::chain=trace\";
                             libraries log at \"info\" at most unless named: \"debug,h2=debug\"
   TOLLPASS_LOG_FORMAT       The log format, \"text\" or \"json\"
   TOLLPASS_...              Any other key of the configuration, which overrides the file:
-                            see the comments in proxy.toml
+                            see the comments in proxy.toml; with _FILE at the end of the
+                            name, a file that contains the value
 
 Exit codes:
   0  Done

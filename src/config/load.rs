@@ -33,8 +33,8 @@ use super::values::BasePaths;
 use super::variables::variable;
 use super::wallet::WalletConfig;
 use super::{
-    asset, budget, chain, client, edit, frontend, hooks, intercept, ledger, limits, listener, log, network, origin,
-    policy, route, shown, source, upstream, values, wallet,
+    asset, budget, chain, client, edit, frontend, hooks, intercept, ledger, limits, listener, log, network,
+    origin, policy, route, secret_files, shown, source, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -201,10 +201,10 @@ impl Config {
     /// The keys of a file and of the process's environment that apply, and the defaults of the others.
     ///
     /// # Errors
-    /// [`ConfigError`], if the file cannot be read. It may be invalid otherwise.
+    /// [`ConfigError`], if the file, or one that a variable names, cannot be read. It may be invalid otherwise.
     pub fn shown_keys(file: Option<&Path>) -> Result<Vec<ShownKey>, ConfigError> {
         let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
-        let mut environment = source::environment().map_err(fail)?;
+        let (mut environment, _) = variables(file)?;
         // The warnings about them are those of `load`.
         let _ = (source::without_services(&mut environment), source::without_misspelt(&mut environment));
         shown::shown(&TOP, &read(file)?, &environment).map_err(fail)
@@ -212,18 +212,8 @@ impl Config {
 
     /// Reads the text of `file`, and the process's environment.
     fn check(text: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
-        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
-        let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
-        // `absolute` refuses the empty path, which means the working directory.
-        let directory = std::path::absolute(directory.join(".")).map_err(|error| {
-            fail(ConfigIssue::new(
-                "",
-                format!("its directory cannot be found: {error}"),
-                "use an absolute path",
-            ))
-        })?;
-        let environment = source::environment().map_err(fail)?;
-        Self::parse(text, &directory, &environment)
+        let (environment, base) = variables(file)?;
+        Self::parse(text, &base.directory, &environment)
             .map_err(|error| ConfigError { file: file.map(Path::to_owned), ..error })
     }
 
@@ -241,13 +231,12 @@ impl Config {
         let environment = &mut environment.clone();
         let services = source::without_services(environment);
         let misspelt = source::without_misspelt(environment);
-        let root = source::merge(text, environment).map_err(|issue| fail(vec![issue]))?;
-        let path_in = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = BasePaths { directory: directory.to_owned(), home: path_in("HOME") };
-        let state_home =
-            path_in("XDG_STATE_HOME").or_else(|| base.home.as_ref().map(|home| home.join(".local/state")));
+        let (root, of_entries) = source::merge(text, environment).map_err(|issue| fail(vec![issue]))?;
+        let base = BasePaths { directory: directory.to_owned(), home: absolute_in(environment, "HOME") };
+        let state_home = absolute_in(environment, "XDG_STATE_HOME");
+        let state_home = state_home.or_else(|| base.home.as_ref().map(|home| home.join(".local/state")));
 
-        let issues = Issues::new(source::entries_in(environment), &TOP);
+        let issues = Issues::new(of_entries, &TOP);
         let config = assemble(root, &base, state_home, environment, &issues);
         match (config, issues.into_result()) {
             (Some(mut config), Ok(renamed)) => {
@@ -315,6 +304,29 @@ fn read(file: Option<&Path>) -> Result<String, ConfigError> {
         let issue = ConfigIssue::new("", format!("cannot be read: {error}"), remedy);
         ConfigError { file: Some(path.to_owned()), issues: vec![issue] }
     })
+}
+
+/// The variables of the process, with the values from files that they name, and the bases of relative paths.
+fn variables(file: Option<&Path>) -> Result<(BTreeMap<String, String>, BasePaths), ConfigError> {
+    let fail = |issues| ConfigError { file: file.map(Path::to_owned), issues };
+    let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    // `absolute` refuses the empty path, which means the working directory.
+    let directory = std::path::absolute(directory.join(".")).map_err(|error| {
+        fail(vec![ConfigIssue::new(
+            "",
+            format!("its directory cannot be found: {error}"),
+            "use an absolute path",
+        )])
+    })?;
+    let mut environment = source::environment().map_err(|issue| fail(vec![issue]))?;
+    let base = BasePaths { directory, home: absolute_in(&environment, "HOME") };
+    let issues = secret_files::resolve(&mut environment, &TOP, &base);
+    if issues.is_empty() { Ok((environment, base)) } else { Err(fail(issues)) }
+}
+
+/// The absolute path in a variable.
+fn absolute_in(environment: &BTreeMap<String, String>, name: &str) -> Option<PathBuf> {
+    environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 fn assemble(

@@ -1,11 +1,11 @@
 //! `proxy.toml` and the environment, read into a [`Config`] that is known to be valid. All errors are reported
-//! at once. Reads the file and nothing else: other modules open keys and connect to nodes.
+//! at once. Reads the file, and those that variables name, and nothing else: other modules open keys and connect to nodes.
 //!
 //! An environment variable sets the key of its name and takes precedence over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). Empty variables count as unset.
-//! Variables cannot set `[[pay]]`, `[[asset]]`, `[[network]]`, `[[budget]]`, `[[client]]`, `[[route]]` and `[[upstream.tls]]`. Those in
-//! [`variables::OTHER_VARIABLES`] are not keys, and those that Kubernetes sets for a Service named tollpass are ignored
-//! with a warning.
+//! Entries of lists have numbers: `TOLLPASS_PAY__0__HOST`. A variable whose name ends with `_FILE` sets the key of the rest of
+//! its name to the content of a file. Those in [`variables::OTHER_VARIABLES`] are not keys, and those that Kubernetes sets for
+//! a Service named tollpass are ignored with a warning.
 //!
 //! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader
 //! and the JSON [`mod@schema`] come from these tables; `proxy.toml` is checked against them.
@@ -17,6 +17,7 @@ mod builder;
 mod chain;
 mod client;
 mod edit;
+mod entries;
 mod frontend;
 mod hooks;
 mod intercept;
@@ -37,6 +38,7 @@ mod renamed;
 mod route;
 mod rules;
 mod schema;
+mod secret_files;
 mod section;
 mod shown;
 mod source;

@@ -50,7 +50,7 @@ pub(super) fn shown(
     text: &str,
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<ShownKey>, ConfigIssue> {
-    let values = source::merge(text, environment)?;
+    let (values, _) = source::merge(text, environment)?;
     let mut listing = KeyListing { lines: KeyLines::new(text), keys: Vec::new() };
     listing.table(top, values, "", true);
     Ok(listing.keys)

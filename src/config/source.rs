@@ -1,5 +1,4 @@
-//! Merges the file with the environment variables that override it. Knows no keys except [`LISTS`], which variables
-//! cannot set.
+//! Merges the file with the environment variables that override it.
 
 use std::{
     collections::BTreeMap,
@@ -10,49 +9,40 @@ use std::{
 
 use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
+use super::entries;
 use super::issue::{ConfigIssue, nearest};
 use super::upstream;
-use super::variables::variable;
 use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
 
-/// Lists of tables, which a flat environment cannot express.
-const LISTS: [&str; 7] = ["pay", "asset", "network", "budget", "client", "route", super::origin::NAME];
 /// The prefix of the variables of a Service named tollpass.
 const SERVICE: &str = "TOLLPASS";
 /// The largest file that is read, far larger than a handwritten one.
 const MAX_FILE: u64 = 16 << 20;
 
-/// The file's table with the variables applied.
+/// The file's table with the variables applied, and what is wrong with those that set entries of lists.
 pub(super) fn merge(
     text: &str,
     environment: &BTreeMap<String, String>,
-) -> Result<Map<String, Value>, ConfigIssue> {
+) -> Result<(Map<String, Value>, Vec<ConfigIssue>), ConfigIssue> {
     let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
         .prefix_separator("_")
         .separator("__")
         .ignore_empty(true);
     let mut sources = ::config::Config::builder().add_source(Source::from_str(text, FileFormat::Toml));
     // One by one, since they may conflict: the name of a table is set after its keys, and is then reported.
-    for (name, value) in environment.iter().rev().filter(|(name, _)| is_key(name) && list_of(name).is_none())
+    for (name, value) in
+        environment.iter().rev().filter(|(name, _)| is_key(name) && entries::list_of(name).is_none())
     {
         let variable = Map::from([(name.clone(), value.clone())]);
         sources = sources.add_source(variables.clone().source(Some(variable)));
     }
     let merged = sources.build().map_err(|error| syntax(&error))?;
-    match merged.cache.kind {
-        ValueKind::Table(table) => Ok(table),
-        _ => Ok(Map::new()),
-    }
-}
-
-/// An issue for each variable that would set an entry of a list of tables.
-pub(super) fn entries_in(environment: &BTreeMap<String, String>) -> Vec<ConfigIssue> {
-    let issue = |name: &String| {
-        let list = list_of(name)?;
-        let problem = format!("a variable cannot set entries ({name})");
-        Some(ConfigIssue::new(list, problem, format!("unset it, and write [[{list}]] in the file")))
+    let mut root = match merged.cache.kind {
+        ValueKind::Table(table) => table,
+        _ => Map::new(),
     };
-    environment.keys().filter_map(issue).collect()
+    let issues = entries::add(&mut root, environment);
+    Ok((root, issues))
 }
 
 /// Reads a file of at most [`MAX_FILE`] bytes.
@@ -157,17 +147,8 @@ pub(super) fn environment() -> Result<BTreeMap<String, String>, ConfigIssue> {
     Ok(variables)
 }
 
-fn is_key(variable: &str) -> bool {
+pub(super) fn is_key(variable: &str) -> bool {
     variable.starts_with(ENVIRONMENT_PREFIX) && !OTHER_VARIABLES.contains(&variable)
-}
-
-/// The list that a variable would set or change, in any notation that the crate `config` accepts (`PAY__0`, `PAY[0]`).
-fn list_of(variable: &str) -> Option<&'static str> {
-    let name = variable.to_ascii_uppercase();
-    LISTS.into_iter().find(|list| {
-        let rest = name.strip_prefix(&self::variable(list));
-        rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
-    })
 }
 
 /// Describes a syntax error without the parser's excerpt, which may contain a secret.

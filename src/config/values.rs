@@ -14,7 +14,7 @@ use http::{HeaderName, StatusCode, Uri};
 use zeroize::Zeroizing;
 
 use super::key::Shape;
-use super::raw_value::{InvalidValue, kind, quoted};
+use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, kind, quoted};
 use crate::hosts::port_set::{PortSet, port_range};
 use crate::protocol::{Address, Amount, Wei};
 
@@ -242,10 +242,13 @@ pub(super) fn address(value: &Value) -> Result<Address, InvalidValue> {
     })
 }
 
-/// A list of addresses.
+/// A list of addresses, in a variable with commas.
 pub(super) fn addresses(value: &Value) -> Result<Vec<Address>, InvalidValue> {
     match &value.kind {
         ValueKind::Array(items) => items.iter().map(address).collect(),
+        ValueKind::String(text) if value.origin() == Some(FROM_ENVIRONMENT) => {
+            text.split(',').map(|item| address(&item.into())).collect()
+        }
         other => Err(InvalidValue::new(
             format!("expected a list of addresses, found {}", kind(other)),
             "write [\"0x...\", \"0x...\"]",

@@ -58,7 +58,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("tls", &["private"]),
     ("private", &[]),
     ("devnet", &["protocol"]),
-    ("config", &["hosts", "limits", "protocol"]),
+    ("config", &["hosts", "limits", "private", "protocol"]),
     // Rules name hosts by pattern.
     ("protocol", &["hosts"]),
     ("hosts", &[]),

@@ -12,7 +12,7 @@ use super::{EXAMPLE, PAYING, parse, switched_on};
 const README: &str = include_str!("../../../README.md");
 
 /// The TOML `text`, as JSON.
-fn json_of(text: &str) -> Value {
+pub fn json_of(text: &str) -> Value {
     let source = config::File::from_str(text, config::FileFormat::Toml);
     config::Config::builder().add_source(source).build().unwrap().try_deserialize().unwrap()
 }

@@ -1,8 +1,12 @@
 //! `/health`, `/ready` and `tollpass healthcheck`: what tells a container's engine whether the proxy serves and pays.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
 use std::process::Stdio;
 
+use ethers_core::utils::hex;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -14,7 +18,7 @@ use super::{Ran, run, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
 use crate::support::office::Office;
-use crate::support::payer::{Alice, PATIENCE, Program, program};
+use crate::support::payer::{Alice, KEY, PATIENCE, Program, program};
 use crate::support::raw::Raw;
 use crate::support::relay::{Mode, Relay};
 use crate::support::wire::{Got, Wire, ask};
@@ -226,7 +230,7 @@ async fn healthcheck_reads_the_configuration_and_speaks_tls() {
     }
 }
 
-async fn check_of(config: &std::path::Path) -> Ran {
+async fn check_of(config: &Path) -> Ran {
     run(&["healthcheck", "--config", text(config)]).await
 }
 
@@ -235,4 +239,64 @@ async fn healthcheck_waits_for_no_answer_that_does_not_come() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let ran = check(silent.local_addr().unwrap(), &["--timeout", "100ms"]).await;
     ran.expect_failure(&["has not responded within 100ms"]);
+}
+
+/// A container's user, who owns nothing outside of its directory.
+const USER: u32 = 8402;
+
+/// As Kubernetes does with `fsGroup` and `defaultMode: 0440`: root's files, which a group of the process may read, behind links
+/// in a directory that everyone may add to.
+#[tokio::test]
+async fn a_container_needs_variables_and_mounted_secrets_only() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start the program as another user");
+        return;
+    }
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, "").await;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let mode = |path: &Path, bits| std::fs::set_permissions(path, Permissions::from_mode(bits)).unwrap();
+    mode(directory.path(), 0o755);
+    let secrets = at("secrets");
+    std::fs::create_dir_all(secrets.join("..2026")).unwrap();
+    symlink("..2026", secrets.join("..data")).unwrap();
+    for (name, content) in [("key", hex::encode(KEY)), ("rpc", fair.market.chain.url())] {
+        let file = secrets.join("..2026").join(name);
+        std::fs::write(&file, content + "\n").unwrap();
+        chown(&file, Some(0), Some(USER)).unwrap();
+        mode(&file, 0o440);
+        symlink(Path::new("..data").join(name), secrets.join(name)).unwrap();
+    }
+    mode(&secrets, 0o1777);
+    std::fs::create_dir(at("state")).unwrap();
+    chown(at("state"), Some(USER), Some(USER)).unwrap();
+    let binary = at("tollpass");
+    std::fs::copy(env!("CARGO_BIN_EXE_tollpass"), &binary).unwrap();
+    mode(&binary, 0o755);
+    let manager = fair.market.manager.to_string();
+    let mut command = Command::new(&binary);
+    command.arg("serve").uid(USER).gid(USER).current_dir("/").stdin(Stdio::null()).env_clear().envs([
+        ("TOLLPASS_LISTEN", "127.0.0.1:0"),
+        ("TOLLPASS_LOCAL", "any"),
+        ("TOLLPASS_STATE_DIR", text(&at("state"))),
+        ("TOLLPASS_WALLET__KEY_FILE", text(&secrets.join("key"))),
+        ("TOLLPASS_CHAIN__RPC_URL_FILE", text(&secrets.join("rpc"))),
+        ("TOLLPASS_CHAIN__CHANNEL_MANAGER", &manager),
+        ("TOLLPASS_CHAIN__POLL_EVERY", "10ms"),
+        ("TOLLPASS_PAY__0__HOST", "127.0.0.1"),
+        ("TOLLPASS_PAY__0__MAX_PRICE", "10000"),
+        ("TOLLPASS_BUDGET__0__NAME", "small"),
+        ("TOLLPASS_BUDGET__0__WALLET", "true"),
+        ("TOLLPASS_BUDGET__0__TOTAL", "1000"),
+    ]);
+    let proxy = Program::start(command).await;
+    await_reasons(proxy.address, &[]).await;
+    for expected in [StatusCode::OK, StatusCode::PAYMENT_REQUIRED] {
+        let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
+        let got = ask(proxy.address, paid).await;
+        assert_eq!(got.status, expected, "{got:?}");
+    }
+    drop(alice);
+    proxy.kill().await;
 }
