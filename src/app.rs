@@ -7,6 +7,7 @@ mod file_lock;
 mod funds;
 mod key_lock;
 mod log_file;
+mod metrics;
 pub(crate) mod origins;
 mod ports;
 mod sellers;
@@ -30,6 +31,7 @@ pub use self::error::StartError;
 use self::file_lock::FileLock;
 use self::key_lock::KeyLock;
 pub use self::log_file::{inspect_log, log_output};
+use self::metrics::{MetricsParts, ProxyMetrics};
 use self::ports::{Ports, RunOrders, Served, ca_files};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
@@ -51,7 +53,7 @@ use crate::protocol::policy::{Allow, LocalSpenders, OnExit, Preference};
 use crate::proxy;
 use crate::proxy::access_log::AccessLogLayer;
 use crate::proxy::authenticate::Authenticator;
-use crate::proxy::frontend::{PromisedPayments, Readiness, RouteToken};
+use crate::proxy::frontend::{MetricsSource, PromisedPayments, Readiness, RouteToken};
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
@@ -59,6 +61,7 @@ use crate::proxy::pay::dry_run::DryRun;
 use crate::proxy::pay::inspect::InspectSettings;
 pub use crate::proxy::pay::inspect::{Inspection, Preview};
 use crate::proxy::pay::webhook::Approver;
+use crate::proxy::request_counts::RequestCounts;
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::proxy::{Forward, ForwardError};
@@ -300,9 +303,23 @@ impl App {
         }
         let pays = paying.is_some();
         let readiness = readiness(&config, payments.clone(), dry_run.is_some(), &shutdown);
+        // Requests are counted if someone can read the counters.
+        let is_counting = config.metrics_listen.is_some() || authenticator.is_some();
+        let counts = workers.each(|_, _| is_counting.then(Arc::<RequestCounts>::default));
+        let counts: Vec<Arc<RequestCounts>> = counts.iter().flatten().cloned().collect();
+        let metrics = ProxyMetrics::new(MetricsParts {
+            requests: counts.clone(),
+            workers: workers.clone(),
+            payments: payments.clone(),
+            readiness: readiness.clone(),
+            assets: Arc::clone(&config.assets),
+            most_hosts: config.limits.metrics_hosts,
+        });
+        let metrics: Arc<dyn MetricsSource> = Arc::new(metrics);
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
-        let stacks = workers.each(|index, count| stack.for_worker(index, count));
-        let served = Served { config: &config, stacks, settings, ca, pays, token, readiness, authenticator };
+        let stacks = workers.each(|index, count| stack.for_worker(index, count, counts.get(index).cloned()));
+        let served =
+            Served { config: &config, stacks, settings, ca, pays, token, readiness, metrics, authenticator };
         let served = ports.serve(served, orders, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
         let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {

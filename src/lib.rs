@@ -99,6 +99,7 @@
 //! | `workers` | the threads that serve clients, and which of them gets a connection | `shutdown` |
 //! | `telemetry` | the log | none |
 //! | `error_chain` | errors with their causes | none |
+//! | `histogram` | how long things take | none |
 //! | `mutex` | locks that ignore poisoning | none |
 //! | `failpoint` | crash points for tests; no-ops in a release build | none |
 //! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, except its proofs |
@@ -200,6 +201,7 @@ mod error_chain;
 mod failpoint;
 #[cfg(feature = "testing")]
 pub mod failpoint;
+mod histogram;
 #[cfg(not(feature = "testing"))]
 mod hosts;
 #[cfg(feature = "testing")]

@@ -140,6 +140,8 @@ limits! {
     price_age: Duration = time(DAY, MILLISECOND..=366 * DAY);
     /// How many payees, by host and receiver, the report of `tollpass run` lists; the rest is added up.
     report_payees: usize = count(1024, 1..=1_000_000);
+    /// How many hosts have labels of their own in the metrics; the others together are "other".
+    metrics_hosts: usize = count(100, 0..=10_000);
     /// How many `tollpass run` commands may use one proxy at once: each gets a port of its own.
     runs: usize = count(64, 1..=10_000);
     /// How many further payments of the same price may be signed before the next durable write to the journal. After a

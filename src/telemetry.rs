@@ -9,6 +9,7 @@ mod queue;
 mod rotation;
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
@@ -90,8 +91,18 @@ pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Resu
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
     }
+    // A second one cannot be started.
+    let _ = LOG.set(log.clone());
     Ok(log)
 }
+
+/// How many lines of the log of this process were lost.
+pub fn lost_lines() -> u64 {
+    LOG.get().map_or(0, Log::lost)
+}
+
+/// The log of this process, once it is started.
+static LOG: OnceLock<Log> = OnceLock::new();
 
 /// The most that libraries log unless a directive names them.
 const LIBRARIES: LevelFilter = LevelFilter::INFO;

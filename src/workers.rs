@@ -127,6 +127,16 @@ impl<T> Workers<T> {
         Self { workers: vec![(Worker { runtime: Handle::current(), connections: Arc::default() }, of)] }
     }
 
+    /// How many connections the workers have.
+    pub fn connections(&self) -> usize {
+        self.workers.iter().map(|(worker, _)| worker.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// What each worker has.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.workers.iter().map(|(_, of)| of)
+    }
+
     /// The same workers, each with what `make` returns for its own `T`.
     pub fn map<U>(&self, make: impl Fn(&T) -> U) -> Workers<U> {
         let workers = self.workers.iter().map(|(worker, of)| (worker.clone(), make(of))).collect();

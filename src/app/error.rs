@@ -47,6 +47,14 @@ pub enum StartError {
         /// The reason.
         source: io::Error,
     },
+    /// The address for metrics cannot be bound.
+    #[error("cannot listen on {address} for metrics: {source}; choose another address with metrics_listen")]
+    MetricsListen {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
     /// The system refuses threads.
     #[error("cannot start the worker threads: {0}; set workers to fewer")]
     Workers(io::Error),

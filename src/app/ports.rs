@@ -16,7 +16,9 @@ use crate::payments::{Payments, RunAccount, RunTerms};
 use crate::proxy;
 use crate::proxy::Acceptor;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
-use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, Readiness, ReverseRoute, RouteToken};
+use crate::proxy::frontend::{
+    CaFiles, FrontendLayer, MetricsEndpoint, MetricsSource, Page, Readiness, ReverseRoute, RouteToken,
+};
 use crate::proxy::intercept::Interception;
 use crate::proxy::stack::{ProxyService, Stack};
 use crate::shutdown::Shutdown;
@@ -30,6 +32,8 @@ pub(super) struct Ports {
     /// The certificate, if any port speaks TLS.
     tls: Option<ServerTls>,
     routes: Vec<RoutePort>,
+    /// The port for metrics only.
+    metrics: Option<Acceptor>,
     since: SystemTime,
 }
 
@@ -53,6 +57,8 @@ pub(super) struct Served<'a> {
     pub token: Option<RouteToken>,
     /// Whether it can pay what its rules promise.
     pub readiness: Readiness,
+    /// What it has counted and measured.
+    pub metrics: Arc<dyn MetricsSource>,
     /// Knows the clients, if there are any.
     pub authenticator: Option<Arc<Authenticator>>,
 }
@@ -84,8 +90,9 @@ impl Served<'_> {
         let upgrade = self.config.upstream.upgrade.clone();
         let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
         let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&self.config.names));
-        let (frontend, authenticate) =
-            (frontend.with_readiness(self.readiness.clone()), self.authenticate(listen));
+        let metrics = MetricsEndpoint::for_clients(Arc::clone(&self.metrics), self.authenticator.clone());
+        let frontend = frontend.with_readiness(self.readiness.clone()).with_metrics(metrics);
+        let authenticate = self.authenticate(listen);
         self.stacks.map(|stack| stack.proxy(frontend.clone(), authenticate.clone()))
     }
 
@@ -136,7 +143,16 @@ impl Ports {
         let failed = |source| StartError::Listen { address: config.listen, source };
         let acceptor = Acceptor::bind(config.listen).await.map_err(failed)?;
         let routes = route_ports(&config.routes).await?;
-        Ok(Self { acceptor, tls, routes, since: SystemTime::now() })
+        let metrics = match config.metrics_listen {
+            Some(address) => {
+                let failed = |source| StartError::MetricsListen { address, source };
+                let acceptor = Acceptor::bind(address).await.map_err(failed)?;
+                tracing::info!(address = %acceptor.address(), "listening for metrics");
+                Some(acceptor)
+            }
+            None => None,
+        };
+        Ok(Self { acceptor, tls, routes, metrics, since: SystemTime::now() })
     }
 
     /// The address of the proxy's own port.
@@ -151,7 +167,7 @@ impl Ports {
 
     /// Serves all ports until the shutdown begins.
     pub(super) async fn serve(self, served: Served<'_>, orders: Option<RunOrders>, shutdown: &Shutdown) {
-        let Self { acceptor, tls, routes, since } = self;
+        let Self { acceptor, tls, routes, metrics, since } = self;
         let upgrade = &served.config.upstream.upgrade;
         let main_tls = tls.as_ref().filter(|_| served.config.is_tls);
         let service = served.proxy(acceptor.address(), main_tls, since);
@@ -166,12 +182,21 @@ impl Ports {
             let service = served.stacks.map(|stack| stack.routes(frontend.clone(), authenticate.clone()));
             proxy::serve(acceptor, service, served.settings(tls), shutdown.clone())
         });
+        let metrics = metrics.map(|acceptor| {
+            let address = acceptor.address();
+            let endpoint = MetricsEndpoint::open(Arc::clone(&served.metrics));
+            let frontend = FrontendLayer::routes(address, Vec::new(), None, Vec::new());
+            let frontend = frontend.with_names(Arc::clone(&served.config.names)).with_metrics(endpoint);
+            let authenticate = AuthenticateLayer::new(None, false);
+            let service = served.stacks.map(|stack| stack.routes(frontend.clone(), authenticate.clone()));
+            proxy::serve(acceptor, service, served.settings(None), shutdown.clone())
+        });
         if let (Some(tls), Some(files)) = (tls.clone(), &served.config.tls) {
             tracing::info!("TLS with {}", tls.description());
             let told = warn_of_trouble(&tls);
             shutdown.spawn(watch_certificate(tls, files.check_every, told, shutdown.clone()));
         }
-        tokio::join!(main, join_all(others), served.runs(orders, since, shutdown));
+        tokio::join!(main, join_all(others), join_all(metrics), served.runs(orders, since, shutdown));
     }
 }
 

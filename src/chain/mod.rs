@@ -41,5 +41,6 @@ pub use microraiden::{Balances, OpResult, Resolution, Synced};
 pub use microraiden::{BlockWatcher, ContractInfo};
 pub use network::{ConfirmedBlock, Network, NetworkSettings};
 pub use recorder::TransactionRecorder;
+pub use rpc::{NODE_ERRORS, NODE_LATENCY};
 pub use settings::ChainSettings;
 pub use wallet_signer::{SigningTurn, WalletSigner};

@@ -10,6 +10,7 @@ mod answers;
 mod node_name;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ethers_core::types::{Address as H160, Bytes, H256, Log, U64, U256};
@@ -30,12 +31,18 @@ use tower::ServiceBuilder;
 use crate::chain::error::ChainError;
 use crate::chain::refusal;
 use crate::error_chain::with_causes;
+use crate::histogram::Histogram;
 use answers::{Answers, AnswersLayer, MAX_ANSWER, Odd};
 use node_name::NodeName;
 
 /// The first pause before a read is retried; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long nodes took to respond, or to fail.
+pub static NODE_LATENCY: Histogram = Histogram::new();
+/// How many requests to nodes had no usable response.
+pub static NODE_ERRORS: AtomicU64 = AtomicU64::new(0);
 
 /// A node; cheap to clone.
 #[derive(Clone)]
@@ -285,7 +292,13 @@ impl Rpc {
         method: &'static str,
         params: ArrayParams,
     ) -> Result<T, ChainError> {
-        self.client.request(method, params).await.map_err(|error| self.explain(method, error))
+        let begun = Instant::now();
+        let answer = self.client.request(method, params).await;
+        NODE_LATENCY.add(begun.elapsed());
+        answer.map_err(|error| {
+            NODE_ERRORS.fetch_add(1, Ordering::Relaxed);
+            self.explain(method, error)
+        })
     }
 
     fn explain(&self, method: &'static str, error: ClientError) -> ChainError {

@@ -87,6 +87,16 @@ impl Exposure {
     }
 }
 
+/// The warning about metrics that other machines may get.
+pub(super) fn metrics_warning(listen: SocketAddr) -> Option<String> {
+    (!is_local(listen)).then(|| {
+        format!(
+            "anyone who can connect to {listen} (metrics_listen) sees which hosts are paid, and how much: let only the scraper \
+             reach it"
+        )
+    })
+}
+
 fn is_local(listen: SocketAddr) -> bool {
     listen.ip().to_canonical().is_loopback()
 }

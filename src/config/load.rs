@@ -54,6 +54,8 @@ pub(super) static TOP: Table = Table::new(
         /// A certificate for TLS on listen, followed by its intermediates, and its key without a password (PEM; the key
         /// chmod 600): clients then use https://HOST:PORT as the proxy.
         "tls_key": Shape::Path,
+        /// The IP address and port of another listener, which has metrics for Prometheus at /metrics and nothing else.
+        "metrics_listen": SOCKET,
         /// A proxy with a wallet listens on loopback only, unless this is true and there is a [[client]]: then only those
         /// with a client's token can spend your money.
         "allow_remote": Shape::Boolean(false),
@@ -129,6 +131,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Whether `listen` speaks TLS; only with `tls`.
     pub is_tls: bool,
+    /// The address of the listener for metrics.
+    pub metrics_listen: Option<SocketAddr>,
     /// Allows a proxy with a wallet to listen beyond loopback.
     pub allow_remote: bool,
     /// Which connections need the token of one of `clients`.
@@ -339,6 +343,7 @@ fn assemble(
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
     let tls = listener::tls(&top, base);
+    let metrics_listen = top.read("metrics_listen", values::socket);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
     let workers = top.read("workers", |value| match values::integer(value)? {
         count @ 1..=MOST_WORKERS => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
@@ -398,6 +403,9 @@ fn assemble(
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
     let exposure = Exposure { allow_remote, is_paying, has_clients: !clients.is_empty() };
     issues.extend(exposure.issue(listen));
+    if metrics_listen == Some(listen) && listen.port() != 0 {
+        top.issue("metrics_listen", "the same as listen", "choose another port");
+    }
     let main = route::MainListener { listen, is_tls: tls.is_some(), exposure, clients: &clients };
     let names = frontend::names(&Section::new("frontend", top.take("frontend"), &frontend::FRONTEND, issues));
     let routes = route::routes(top.take("route"), main, issues);
@@ -405,6 +413,7 @@ fn assemble(
     for (index, rules) in &own {
         warnings.extend(policy::warnings(&format!("client[{index}].pay"), rules, &deposit));
     }
+    warnings.extend(metrics_listen.and_then(listener::metrics_warning));
     let listens = routes.iter().filter_map(|route| Some((route.listen?, route.is_tls)));
     let listens = listens.chain([(listen, tls.is_some())]);
     warnings.extend(listens.filter_map(|(listen, is_tls)| exposure.warning(listen, is_tls)));
@@ -446,6 +455,7 @@ fn assemble(
         is_tls: tls.is_some(),
         tls,
         runtime_dir: None,
+        metrics_listen,
         allow_remote,
         auth,
         local,

@@ -105,7 +105,9 @@ pub(super) fn sort(payees: &mut [PayeeSpending]) {
 }
 
 impl Spending {
-    pub(super) fn plus(&self, more: &Self) -> Self {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(&self, more: &Self) -> Self {
         Self {
             paid: self.paid.plus(&more.paid),
             unclear: self.unclear.plus(&more.unclear),

@@ -1,5 +1,5 @@
 //! The access log: one line for each request, once its response has ended or its client is gone. A tunnel's line follows
-//! when the tunnel has ended.
+//! when the tunnel has ended. Requests are also counted here.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,6 +16,7 @@ use super::extensions::{Arrival, MappedUrl, RequestClient};
 use super::handling::{Handling, SafeOrigin};
 use super::message::body::Body;
 use super::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
+use super::request_counts::{PendingCount, RequestCounts, RequestOrigin};
 use super::request_service::RequestService;
 use super::tunnel::splice::Traffic;
 use crate::mutex::lock;
@@ -28,22 +29,34 @@ pub struct AccessLog<S> {
 }
 
 /// The layer of [`AccessLog`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AccessLogLayer {
     is_on: bool,
     is_in_tunnel: bool,
+    /// Absent if they cannot be read.
+    counts: Option<Arc<RequestCounts>>,
 }
 
 impl AccessLogLayer {
     /// A layer that logs, or one that does nothing.
     #[must_use]
     pub fn new(is_on: bool) -> Self {
-        Self { is_on, is_in_tunnel: false }
+        Self { is_on, is_in_tunnel: false, counts: None }
+    }
+
+    /// The same, which also counts requests.
+    #[must_use]
+    pub fn counting(self, counts: Option<Arc<RequestCounts>>) -> Self {
+        Self { counts, ..self }
     }
 
     /// The layer for requests inside intercepted tunnels.
     pub(super) fn in_tunnel(self) -> Self {
         Self { is_in_tunnel: true, ..self }
+    }
+
+    fn count(&self, request: &Request<Body>) -> PendingCount {
+        PendingCount::new(self.counts.as_ref(), RequestOrigin::new(self.is_in_tunnel, request.method()))
     }
 
     fn begin(&self, request: &Request<Body>) -> Option<AccessRecord> {
@@ -68,13 +81,14 @@ impl<S> Layer<S> for AccessLogLayer {
     type Service = AccessLog<S>;
 
     fn layer(&self, inner: S) -> AccessLog<S> {
-        AccessLog { inner, layer: *self }
+        AccessLog { inner, layer: self.clone() }
     }
 }
 
 impl<S> AccessLog<S> {
     /// Logs a request that does not reach the inner service.
     pub(super) fn answered(&self, request: &Request<Body>, response: Response<Body>) -> Response<Body> {
+        self.layer.count(request).answered(&response);
         match self.layer.begin(request) {
             Some(record) => record.answer(response),
             None => response,
@@ -96,6 +110,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let count = self.layer.count(&request);
         let pending = match self.layer.begin(&request) {
             Some(record) if *request.method() == Method::CONNECT || may_switch(&request) => {
                 let tunnel = TunnelRecord::new(record);
@@ -105,7 +120,7 @@ where
             Some(record) => Pending::Record(record),
             None => Pending::Nothing,
         };
-        AccessLogFuture { inner: self.inner.call(request), pending }
+        AccessLogFuture { inner: self.inner.call(request), pending, count }
     }
 }
 
@@ -119,6 +134,7 @@ fn may_switch(request: &Request<Body>) -> bool {
 pub struct AccessLogFuture<F> {
     inner: F,
     pending: Pending,
+    count: PendingCount,
 }
 
 #[derive(Debug)]
@@ -138,6 +154,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(response) = ready!(Pin::new(&mut self.inner).poll(cx));
+        self.count.answered(&response);
         let record = match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => None,
             Pending::Record(record) => Some(record),

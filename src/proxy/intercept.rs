@@ -118,10 +118,11 @@ impl InterceptLayer {
         }))
     }
 
-    /// The same over the connections of another `forward`.
-    pub(super) fn over(&self, forward: &Forward) -> Self {
+    /// The same over the connections of another `forward`, with another access log.
+    pub(super) fn over(&self, forward: &Forward, access_log: AccessLogLayer) -> Self {
         let over = |context: &Arc<InterceptContext>| {
-            Arc::new(InterceptContext { upstream: forward.upstream(), ..InterceptContext::clone(context) })
+            let (upstream, access_log) = (forward.upstream(), access_log.clone());
+            Arc::new(InterceptContext { upstream, access_log, ..InterceptContext::clone(context) })
         };
         Self(self.0.as_ref().map(over))
     }

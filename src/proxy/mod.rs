@@ -19,6 +19,7 @@ pub mod intercept;
 pub mod message;
 pub mod pay;
 pub mod replay;
+pub mod request_counts;
 mod request_service;
 mod request_span;
 mod settings;

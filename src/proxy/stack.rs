@@ -1,5 +1,7 @@
 //! The layers that a request passes through. They are composed here and nowhere else.
 
+use std::sync::Arc;
+
 use tower::ServiceBuilder;
 
 use super::access_log::{AccessLog, AccessLogLayer};
@@ -9,6 +11,7 @@ use super::forward::Forward;
 use super::frontend::{Frontend, FrontendLayer};
 use super::intercept::{InterceptLayer, InterceptService, Interception};
 use super::pay::{Pay, PayLayer};
+use super::request_counts::RequestCounts;
 use super::request_span::{RequestSpan, RequestSpanLayer};
 
 /// What all ports of a proxy have in common on one worker.
@@ -38,16 +41,18 @@ impl Stack {
         access_log: AccessLogLayer,
         interception: Option<Interception>,
     ) -> Self {
-        let intercept = InterceptLayer::new(&forward, interception, access_log.in_tunnel());
+        let intercept = InterceptLayer::new(&forward, interception, access_log.clone().in_tunnel());
         Self { forward, pay, access_log, intercept }
     }
 
-    /// The same for one of `count` workers, with connections of its own to origins.
+    /// The same for one of `count` workers, with connections of its own to origins; and with counters of its own, if
+    /// requests are counted.
     #[must_use]
-    pub fn for_worker(&self, index: usize, count: usize) -> Self {
+    pub fn for_worker(&self, index: usize, count: usize, counts: Option<Arc<RequestCounts>>) -> Self {
         let forward = self.forward.for_worker(index, count);
-        let intercept = self.intercept.over(&forward);
-        Self { forward, intercept, pay: self.pay.clone(), access_log: self.access_log }
+        let access_log = self.access_log.clone().counting(counts);
+        let intercept = self.intercept.over(&forward, access_log.clone().in_tunnel());
+        Self { forward, intercept, pay: self.pay.clone(), access_log }
     }
 
     /// The layers of a proxy port, outermost first.
@@ -55,7 +60,7 @@ impl Stack {
     pub fn proxy(&self, frontend: FrontendLayer, authenticate: AuthenticateLayer) -> ProxyService {
         ServiceBuilder::new()
             // Logs each request once it has ended.
-            .layer(self.access_log)
+            .layer(self.access_log.clone())
             // Serves the set-up page, maps routes, upgrades http to https.
             .layer(frontend)
             // Refuses clients that do not authenticate. Requests inside tunnels belong to the client of the CONNECT.
@@ -69,7 +74,7 @@ impl Stack {
     #[must_use]
     pub fn routes(&self, frontend: FrontendLayer, authenticate: AuthenticateLayer) -> RouteService {
         ServiceBuilder::new()
-            .layer(self.access_log)
+            .layer(self.access_log.clone())
             .layer(frontend)
             .layer(authenticate)
             .service(self.origin())

@@ -101,6 +101,11 @@ impl Log {
         Ok(Self(shared))
     }
 
+    /// How many lines were lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.0.lock().lost
+    }
+
     /// Waits until everything is written, for at most [`FINISH_WITHIN`].
     pub fn finish(&self) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.ends.is_empty();

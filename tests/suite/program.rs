@@ -14,6 +14,7 @@ mod holds;
 mod logs;
 mod manners;
 mod mistakes;
+mod metrics;
 mod probes;
 mod run_budgets;
 mod run_limits;

@@ -29,6 +29,7 @@ pub use load::{AccountChannels, AccountId, StoredAccount};
 pub use schema::LEDGER_VERSION;
 #[cfg(feature = "testing")]
 pub use write_hook::{before_ledger, before_writes};
+pub(crate) use writer::WRITE_LATENCY;
 
 #[cfg(test)]
 mod tests;

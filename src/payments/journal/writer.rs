@@ -2,6 +2,7 @@
 //! order of submission.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -10,8 +11,12 @@ use super::AccountId;
 use super::error::JournalError;
 use super::file::Journal;
 use crate::failpoint;
+use crate::histogram::Histogram;
 use crate::payments::ledger::LedgerQueue;
 use crate::protocol::engine::Record;
+
+/// How long durable writes took, or their failures.
+pub static WRITE_LATENCY: Histogram = Histogram::new();
 
 /// How many writes may be queued.
 const QUEUE: usize = 256;
@@ -158,7 +163,10 @@ fn write_group(
     journal.flush_settled();
     #[cfg(feature = "testing")]
     super::write_hook::call(&journal.path);
-    let written = journal.write(account, &records).map_err(|error| {
+    let begun = Instant::now();
+    let written = journal.write(account, &records);
+    WRITE_LATENCY.add(begun.elapsed());
+    let written = written.map_err(|error| {
         tracing::error!(%error, "cannot write the journal; payments are suspended until it can be written");
         error.to_string()
     });

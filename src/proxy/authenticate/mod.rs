@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -57,14 +57,27 @@ impl Authenticator {
         Self { clients: clients.collect(), failures: FailedAttempts::new(limits) }
     }
 
+    /// The response to a request that addresses the proxy as a server, unless it has the name and token of a client in
+    /// `Authorization`.
+    pub(super) fn refuse_reader(&self, request: &Request<Body>) -> Option<Response<Body>> {
+        let place = CredentialPlace::Server;
+        let refusal = match self.authenticate(place, request.headers(), peer_of(request), Instant::now()) {
+            Ok(Some(_)) => return None,
+            Ok(None) => AuthRefusal::Missing,
+            Err(refusal) => refusal,
+        };
+        Some(refusal.response(place, request))
+    }
+
     /// The client of a request; `None` if it has no credentials.
     fn authenticate(
         &self,
+        place: CredentialPlace,
         headers: &HeaderMap,
         peer: IpAddr,
         now: Instant,
     ) -> Result<Option<&Arc<ProxyClient>>, AuthRefusal> {
-        let mut lines = headers.get_all(header::PROXY_AUTHORIZATION).iter();
+        let mut lines = headers.get_all(place.credentials()).iter();
         let Some(line) = lines.next() else { return Ok(None) };
         let credentials = if lines.next().is_some() { None } else { Credentials::parse(line) };
         if let Some(client) = credentials.as_ref().and_then(|credentials| self.find(credentials)) {
@@ -93,6 +106,38 @@ impl fmt::Debug for Authenticator {
     }
 }
 
+/// Whose credentials a request has.
+#[derive(Clone, Copy, Debug)]
+enum CredentialPlace {
+    /// Those for a proxy.
+    Proxy,
+    /// Those for a server, which the proxy is to a client that asks for one of its own pages.
+    Server,
+}
+
+impl CredentialPlace {
+    fn credentials(self) -> HeaderName {
+        match self {
+            Self::Proxy => header::PROXY_AUTHORIZATION,
+            Self::Server => header::AUTHORIZATION,
+        }
+    }
+
+    /// The status and the header that ask for them.
+    fn challenge(self) -> (StatusCode, HeaderName) {
+        match self {
+            Self::Proxy => (StatusCode::PROXY_AUTHENTICATION_REQUIRED, header::PROXY_AUTHENTICATE),
+            Self::Server => (StatusCode::UNAUTHORIZED, header::WWW_AUTHENTICATE),
+        }
+    }
+}
+
+/// The address that a request comes from.
+fn peer_of(request: &Request<Body>) -> IpAddr {
+    let peer = request.extensions().get::<Arrival>().map(|arrival| arrival.client().ip());
+    peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
+
 /// Why a request may not use the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum AuthRefusal {
@@ -111,9 +156,10 @@ enum AuthRefusal {
 }
 
 impl AuthRefusal {
-    fn response(self, request: &Request<Body>) -> Response<Body> {
+    fn response(self, place: CredentialPlace, request: &Request<Body>) -> Response<Body> {
+        let (required, challenge) = place.challenge();
         let status = match self {
-            Self::Missing | Self::Wrong => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Missing | Self::Wrong => required,
             Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
         };
         let reason = match self {
@@ -126,7 +172,7 @@ impl AuthRefusal {
         let headers = response.headers_mut();
         match self {
             Self::Missing | Self::Wrong => {
-                headers.insert(header::PROXY_AUTHENTICATE, CHALLENGE);
+                headers.insert(challenge, CHALLENGE);
             }
             Self::TooManyFailures { wait } => {
                 headers.insert(header::RETRY_AFTER, seconds(wait).into());
@@ -178,9 +224,9 @@ impl<S> Authenticate<S> {
         authenticator: &Authenticator,
         request: &mut Request<Body>,
     ) -> Result<Option<RequestClient>, AuthRefusal> {
-        let peer = request.extensions().get::<Arrival>().map(|arrival| arrival.client().ip());
-        let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let client = authenticator.authenticate(request.headers(), peer, Instant::now())?.cloned();
+        let (peer, now) = (peer_of(request), Instant::now());
+        let client =
+            authenticator.authenticate(CredentialPlace::Proxy, request.headers(), peer, now)?.cloned();
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
         let extensions = request.extensions();
         let client = client
@@ -219,7 +265,9 @@ where
         };
         match self.admit(authenticator, &mut request) {
             Ok(client) => AuthenticateFuture::Admitted { inner: self.inner.call(request), client },
-            Err(refusal) => AuthenticateFuture::Refused(Some(Box::new(refusal.response(&request)))),
+            Err(refusal) => AuthenticateFuture::Refused(Some(Box::new(
+                refusal.response(CredentialPlace::Proxy, &request),
+            ))),
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The outermost layer of a port: serves the set-up page, answers probes, maps reverse routes to their origins, and sends `http` requests
+//! The outermost layer of a port: serves the set-up page and metrics, answers probes, maps reverse routes to their origins, and sends `http` requests
 //! to hosts in `upgrade` as `https`. All other requests pass unchanged. It neither forwards nor pays, and its responses
 //! change no state.
 
 mod cross_site;
 mod identity;
+mod metrics;
 mod pac;
 mod page;
 mod program;
@@ -34,6 +35,7 @@ use crate::protocol::policy::HostPattern;
 use crate::proxy::request_service::RequestService;
 use crate::tls::ServerTls;
 use identity::{LocalTarget, ProxyIdentity, ReachedAs};
+pub use metrics::{MetricsEndpoint, MetricsSource};
 use page::PageRequest;
 pub use page::{CaFiles, Page};
 pub use readiness::{PromisedPayments, Readiness};
@@ -57,6 +59,8 @@ struct FrontendPort {
     page: Option<Page>,
     /// What the page and probes tell.
     readiness: Readiness,
+    /// Absent if the port does not have them.
+    metrics: Option<MetricsEndpoint>,
     routes: ReverseRoutes,
     /// Guards the routes; absent if the proxy does not pay.
     token: Option<RouteToken>,
@@ -79,9 +83,8 @@ impl FrontendLayer {
         token: Option<RouteToken>,
         upgrade: Vec<HostPattern>,
     ) -> Self {
-        let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        let readiness = Readiness::default();
-        Self(FrontendPort { identity, page: Some(page), readiness, routes, token, upgrade })
+        let layer = Self::routes(listen, routes, token, upgrade);
+        Self(FrontendPort { page: Some(page), ..layer.0 })
     }
 
     /// For a port that serves `routes` only.
@@ -93,8 +96,8 @@ impl FrontendLayer {
         upgrade: Vec<HostPattern>,
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        let readiness = Readiness::default();
-        Self(FrontendPort { identity, page: None, readiness, routes, token, upgrade })
+        let (readiness, metrics) = (Readiness::default(), None);
+        Self(FrontendPort { identity, page: None, readiness, metrics, routes, token, upgrade })
     }
 
     /// The same for a port that speaks TLS, if there is `tls`.
@@ -108,6 +111,13 @@ impl FrontendLayer {
     #[must_use]
     pub fn with_names(mut self, names: Arc<[String]>) -> Self {
         self.0.identity = self.0.identity.with_names(names);
+        self
+    }
+
+    /// The same with metrics.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: MetricsEndpoint) -> Self {
+        self.0.metrics = Some(metrics);
         self
     }
 
@@ -159,14 +169,7 @@ where
                 answer.extensions_mut().get_or_insert(Handling::Local);
                 FrontendFuture(FrontendState::Answered(Some(answer)))
             }
-            Destination::Readiness => {
-                let readiness = self.port.readiness.clone();
-                FrontendFuture(FrontendState::Checking(Box::pin(async move {
-                    let mut answer = readiness::answer(&readiness.check().await);
-                    answer.extensions_mut().insert(Handling::Local);
-                    answer
-                })))
-            }
+            Destination::Later(answer) => FrontendFuture(FrontendState::Later(answer)),
         }
     }
 }
@@ -179,8 +182,8 @@ enum Destination {
     Mapped { route: Option<TakenRoute>, is_upgraded: bool },
     /// Nowhere: this is the response.
     Local(Response<Body>),
-    /// Nowhere: the response tells whether the proxy is ready.
-    Readiness,
+    /// Nowhere: this is the response, once it is known.
+    Later(BoxFuture<'static, Response<Body>>),
 }
 
 /// The route that a request takes.
@@ -243,7 +246,16 @@ impl FrontendPort {
                 Err(refused) => Destination::Local(refused.answer()),
             };
         }
-        let Some(page) = &self.page else { return Destination::Local(FrontendRefusal::NoRoute.answer()) };
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| path == metrics::PATH) {
+            return Destination::Later(metrics.answer(request));
+        }
+        let Some(page) = &self.page else {
+            let refusal = match self.metrics {
+                Some(_) => FrontendRefusal::OnlyMetrics,
+                None => FrontendRefusal::NoRoute,
+            };
+            return Destination::Local(refusal.answer());
+        };
         let address = self.identity.address_for(request, reached_as);
         let answer = page.answer(&PageRequest {
             request,
@@ -255,7 +267,12 @@ impl FrontendPort {
             needs_route_token: self.token.as_ref().is_some_and(RouteToken::is_required),
             obstacles: self.readiness.known(),
         });
-        answer.map_or(Destination::Readiness, Destination::Local)
+        let Some(answer) = answer else {
+            let readiness = self.readiness.clone();
+            let checking = async move { readiness::answer(&readiness.check().await) };
+            return Destination::Later(Box::pin(checking));
+        };
+        Destination::Local(answer)
     }
 
     /// Takes a route, if that is allowed at the host by which the client reached the proxy.
@@ -347,7 +364,7 @@ enum FrontendState<F> {
     Passed(F),
     Mapped { inner: F, port: Arc<FrontendPort>, url: Uri, route: Option<TakenRoute>, is_upgraded: bool },
     Answered(Option<Response<Body>>),
-    Checking(BoxFuture<'static, Response<Body>>),
+    Later(BoxFuture<'static, Response<Body>>),
 }
 
 impl<F> Future for FrontendFuture<F>
@@ -369,7 +386,11 @@ where
                 Some(answer) => Poll::Ready(Ok(answer)),
                 None => Poll::Pending,
             },
-            FrontendState::Checking(checking) => checking.as_mut().poll(cx).map(Ok),
+            FrontendState::Later(answer) => {
+                let mut answer = ready!(answer.as_mut().poll(cx));
+                answer.extensions_mut().get_or_insert(Handling::Local);
+                Poll::Ready(Ok(answer))
+            }
         }
     }
 }

@@ -94,15 +94,10 @@ impl Page {
         let Some(file) = file(visit.request.uri().path()) else {
             return Some(plain(StatusCode::NOT_FOUND, "Not found. The set-up page is at /\n"));
         };
-        let mut response = match *visit.request.method() {
-            Method::GET | Method::HEAD => self.show(file, visit)?,
-            Method::OPTIONS => with(StatusCode::NO_CONTENT, TEXT, Body::Empty),
-            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n"),
-        };
-        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED) {
-            response.headers_mut().insert(header::ALLOW, METHODS);
+        match visit.request.method() {
+            method if is_read(method) => self.show(file, visit),
+            method => Some(read_only(method)),
         }
-        Some(response)
     }
 
     fn show(&self, file: PageFile, visit: &PageRequest<'_>) -> Option<Response<Body>> {
@@ -297,7 +292,22 @@ fn fingerprint(der: &[u8]) -> String {
     pairs.join(":")
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+/// Whether a method only reads.
+pub(super) fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The response to a method that does not read what can only be read.
+pub(super) fn read_only(method: &Method) -> Response<Body> {
+    let mut response = match *method {
+        Method::OPTIONS => with(StatusCode::NO_CONTENT, TEXT, Body::Empty),
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n"),
+    };
+    response.headers_mut().insert(header::ALLOW, METHODS);
+    response
+}
+
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     with(status, TEXT, Body::full(text))
 }
 

@@ -57,6 +57,12 @@ impl Readiness {
         Self(Arc::new(ReadinessState { lasting, payments, shutdown, known: Arc::default() }))
     }
 
+    /// Whether nothing is known to be in the way.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.known().is_empty()
+    }
+
     /// What is known to be in the way, without a look at the disk.
     pub(super) fn known(&self) -> Vec<Obstacle> {
         let ReadinessState { lasting, payments, shutdown, .. } = &*self.0;

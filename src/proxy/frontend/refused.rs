@@ -19,10 +19,12 @@ pub(super) enum FrontendRefusal {
     NotOptions,
     #[error("the set-up page is at http://tollpass.local/ only, without TLS and on port 80")]
     NoSuchPlace,
-    #[error("this port serves a [[route]] only; it is not a proxy")]
+    #[error("this port serves a [[route]] or metrics only; it is not a proxy")]
     NoProxy,
     #[error("no [[route]] of this port has this path")]
     NoRoute,
+    #[error("this port has metrics only, at /metrics")]
+    OnlyMetrics,
     #[error("https targets without CONNECT are accepted from this machine or over TLS only; use CONNECT")]
     InTheClear,
     #[error(
@@ -54,7 +56,9 @@ impl FrontendRefusal {
             Self::TooLong => bad(StatusCode::URI_TOO_LONG, ReasonCode::PathTooLong),
             Self::ForeignHost => bad(StatusCode::MISDIRECTED_REQUEST, ReasonCode::OtherHost),
             Self::NoProxy => bad(StatusCode::MISDIRECTED_REQUEST, ReasonCode::NotAProxy),
-            Self::NoSuchPlace => (StatusCode::NOT_FOUND, "destination_not_found", ReasonCode::NoSuchPage),
+            Self::NoSuchPlace | Self::OnlyMetrics => {
+                (StatusCode::NOT_FOUND, "destination_not_found", ReasonCode::NoSuchPage)
+            }
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found", ReasonCode::NoRoute),
             Self::InTheClear => denied(ReasonCode::HttpsUnencrypted),
             Self::AnotherSite => denied(ReasonCode::AnotherSite),
