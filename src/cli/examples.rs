@@ -107,6 +107,20 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "healthcheck",
+        &[
+            ("tollpass healthcheck", "whether it serves, as in a Dockerfile"),
+            ("tollpass healthcheck --ready --timeout 2s", "whether it can pay"),
+        ],
+    ),
+    (
+        "example",
+        &[
+            ("tollpass example compose > compose.yaml", "beside an application"),
+            ("tollpass example systemd > /etc/systemd/system/tollpass.service", "as a service"),
+        ],
+    ),
+    (
         "check",
         &[("tollpass check", "everything that payments depend on"), ("tollpass check --json", "for scripts")],
     ),

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::config_args::ConfigArgs;
 use super::output::print;
-use crate::config::Config;
+use crate::config::{Config, listen_address};
 use crate::tls;
 use crate::tls::{PinnedCertificate, ServerTrust};
 
@@ -32,12 +32,8 @@ nothing is frozen, the journal can be written and, if an entry can pay from chan
 the node of [chain] responds. It prints the reasons, which are also the response to
 http://ADDRESS/ready. The balance of the wallet is not part of it.
 
-The exit code is 0 if it is healthy or ready, else 1; 2 is a wrong option. With tls_cert,
-the proxy must show that certificate.
-
-Examples:
-  HEALTHCHECK CMD [\"tollpass\", \"healthcheck\"]    in a Dockerfile
-  tollpass healthcheck --ready --timeout 2s";
+The exit code is 0 if it is healthy or ready, else 1. With tls_cert, the proxy must show
+that certificate.";
 
 /// Ask a proxy on this machine whether it serves, or is ready to pay
 #[derive(Clone, Debug, Args)]
@@ -46,8 +42,8 @@ pub struct HealthcheckArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// The IP address and port of the proxy, overriding the configuration
-    #[arg(long, value_name = "ADDRESS")]
+    /// The IP address and port of the proxy, or its port on 127.0.0.1, overriding the configuration
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// Ask whether it can pay, instead of whether it serves
     #[arg(long)]

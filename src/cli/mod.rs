@@ -16,6 +16,7 @@ mod confirm;
 pub mod demo;
 pub mod env;
 mod environment;
+pub mod example;
 mod examples;
 pub mod freeze;
 pub mod healthcheck;
@@ -31,6 +32,7 @@ pub mod report;
 pub mod resume;
 pub mod run;
 pub mod serve;
+mod service_manager;
 pub mod status;
 mod table;
 mod trust;
@@ -133,6 +135,8 @@ pub enum Command {
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Validate the configuration, wallet, node and contract
     Check(check::CheckArgs),
+    /// Print a file that runs tollpass with Docker Compose, Kubernetes or systemd
+    Example(example::ExampleArgs),
     /// Describe, show and change the configuration
     Config(config::ConfigCommand),
     /// Print a script that completes commands and options in a shell
@@ -167,6 +171,7 @@ impl Command {
             | Self::Resume(_)
             | Self::Ca(_)
             | Self::Healthcheck(_)
+            | Self::Example(_)
             | Self::Check(_)
             | Self::Config(_)
             | Self::Completions(_)
@@ -199,6 +204,7 @@ impl Command {
             | Self::Inspect(_)
             | Self::Ca(_)
             | Self::Healthcheck(_)
+            | Self::Example(_)
             | Self::Check(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
@@ -280,6 +286,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ca(args) => wait_for(async move { ca::run(&args).await }),
         Command::Healthcheck(args) => wait_for(healthcheck::run(args)),
         Command::Check(args) => wait_for(check::run(args)),
+        Command::Example(args) => example::run(args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args, command()),
         Command::Man(args) => man::run(&args, command()),

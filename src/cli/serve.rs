@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::config_args::ConfigArgs;
 use super::output::announce;
+use super::service_manager;
 use crate::app::App;
 use crate::config::{Config, listen_address};
 use crate::shutdown::Shutdown;
@@ -76,6 +77,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     }
     announce(format_args!("listening on {}\n", app.address()));
+    service_manager::tell_until(&shutdown);
     let ended = app.run().await;
     if let Some(dry_run) = dry_run {
         let summary = dry_run.summary();

@@ -1,15 +1,12 @@
 //! What the set-up page and the commands say about a proxy with TLS.
 
-use tokio::process::Command;
-
 use crate::encrypted::Scene;
 use crate::pays::QUICK;
 use crate::program::{run, text};
 use crate::support::curl::curl_of;
 use crate::support::fair::Fair;
 use crate::support::office::{NAME, Office};
-use crate::support::payer::{Alice, Program, program};
-use crate::support::raw::soon;
+use crate::support::payer::Alice;
 
 #[tokio::test]
 async fn the_page_shows_https_urls() {
@@ -39,34 +36,6 @@ async fn the_page_shows_https_urls() {
     let works = scene.curl(None, &["http://tollpass.local/"]).await;
     assert!(works.text().starts_with("It works"), "{works:?}");
     scene.proxy.stop().await;
-}
-
-/// The command with which the Dockerfile checks the health of a proxy, for this one.
-fn health_check(port: u16) -> Command {
-    let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Dockerfile")).unwrap();
-    let words = file.split_once("    CMD [").and_then(|(_, rest)| rest.lines().next()).unwrap();
-    let words: Vec<String> = serde_json::from_str(&format!("[{words}")).unwrap();
-    let mut command = Command::new(&words[0]);
-    command.args(words[1..].iter().map(|word| word.replace("127.0.0.1/8402", &format!("127.0.0.1/{port}"))));
-    command
-}
-
-#[tokio::test]
-async fn a_container_is_healthy_with_tls_and_without() {
-    let office = Office::new();
-    let config = office.at("proxy.toml");
-    for keys in [String::new(), office.keys()] {
-        std::fs::write(&config, format!("listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{keys}")).unwrap();
-        let mut command = program(["serve", "--config"]);
-        command.arg(&config);
-        let proxy = Program::start(command).await;
-        let port = proxy.address.port();
-        let healthy = soon("the health check", health_check(port).status()).await.unwrap();
-        assert!(healthy.success(), "{keys}{healthy}");
-        proxy.kill().await;
-        let dead = soon("the health check", health_check(port).status()).await.unwrap();
-        assert!(!dead.success(), "{keys}");
-    }
 }
 
 #[tokio::test]
