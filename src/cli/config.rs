@@ -65,7 +65,7 @@ pub enum ConfigAction {
     /// Set a key in the configuration file
     #[command(after_long_help = ABOUT_SET)]
     Set {
-        /// The key, such as limits.pay_timeout or pay[0].max_price
+        /// The key, such as `limits.pay_timeout` or `pay[0].max_price`
         key: String,
         /// The value
         #[arg(allow_hyphen_values = true)]

@@ -146,7 +146,8 @@ pub struct Config {
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
     /// Where a process reserves its key, so that no two of the user pay with the same one. The program sets it to
-    /// `XDG_RUNTIME_DIR`; the library reserves nothing unless its caller sets it.
+    /// `XDG_RUNTIME_DIR` or, without that, to the directory for the user's state; the library reserves nothing unless its
+    /// caller sets it.
     pub runtime_dir: Option<PathBuf>,
     /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,

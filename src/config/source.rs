@@ -122,8 +122,7 @@ fn meant(variable: &str) -> Option<String> {
         Some(rest) => (SERVICE, rest),
         None => name.split_once('_')?,
     };
-    // Neither a variable of another program with a similar name nor one of a Service.
-    let is_ours = !rest.is_empty() && nearest(word, [SERVICE]).is_some() && service_of(&name).is_none();
+    let is_ours = !rest.is_empty() && nearest(word, [SERVICE]).is_some();
     is_ours.then(|| format!("{ENVIRONMENT_PREFIX}{rest}"))
 }
 
