@@ -157,13 +157,13 @@ pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Bod
 
 /// A connection, or a stream of one, that the pool gives to a request.
 enum Checkout {
-    Exclusive(ExclusiveConnection),
+    Exclusive(Box<ExclusiveConnection>),
     Multiplexed(StreamPermit),
 }
 
 /// The result of sending a request on a connection.
 enum SendOutcome {
-    Response(Box<Response<Body>>),
+    Response(Response<Body>),
     /// No byte of the request was written.
     Unwritten(Box<Request<Body>>, hyper::Error),
     /// The origin states that it did not process the request.
@@ -266,7 +266,7 @@ impl PoolState {
                 Checkout::Multiplexed(permit) => Box::pin(self.send_multiplexed(permit, request)).await,
             };
             request = match sent {
-                SendOutcome::Response(response) => return Ok(*response),
+                SendOutcome::Response(response) => return Ok(response),
                 // The connection ended while it was idle; try the next one.
                 SendOutcome::Unwritten(again, _) if is_reused && !self.pays => again,
                 SendOutcome::Unwritten(_, error) if is_repeated => {
@@ -443,7 +443,7 @@ impl PoolState {
     /// Sends over HTTP/1.1 and keeps the connection for the next request.
     async fn send_exclusive(
         self: &Arc<Self>,
-        connection: ExclusiveConnection,
+        connection: Box<ExclusiveConnection>,
         mut request: Box<Request<Body>>,
         origin: &mut PoolKey,
         client: Option<&ConnectionId>,
@@ -463,7 +463,7 @@ impl PoolState {
                     origin.client = client.cloned();
                 }
                 let key = (!is_bound || origin.client.is_some()).then(|| origin.clone());
-                SendOutcome::Response(Box::new(response.map(|incoming| answering.keep(key, incoming))))
+                SendOutcome::Response(response.map(|incoming| answering.keep(key, incoming)))
             }
             Err(mut error) => match error.take_message() {
                 Some(request) => SendOutcome::Unwritten(Box::new(request), error.into_error()),
@@ -510,7 +510,7 @@ impl PoolState {
                 }
                 let response = response
                     .map(|incoming| Body::Multiplexed(Box::new(MultiplexedBody::new(incoming, permit))));
-                return SendOutcome::Response(Box::new(response));
+                return SendOutcome::Response(response);
             }
             Err(error) => error,
         };

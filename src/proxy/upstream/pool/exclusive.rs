@@ -7,14 +7,14 @@
 use std::fmt;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use http::{Request, Response, header};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -64,7 +64,7 @@ type ConnectionFuture = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 /// A connection without a request, in the pool.
 #[derive(Debug)]
 pub(super) struct IdleConnection {
-    exclusive: ExclusiveConnection,
+    exclusive: Box<ExclusiveConnection>,
     since: Instant,
 }
 
@@ -110,8 +110,8 @@ struct ResponseDriver {
     connection: Option<Box<ExclusiveConnection>>,
     /// `None` if it must be closed after this response.
     key: Option<PoolKey>,
-    /// An error that waits until the bytes before it have been written.
-    failed: Option<hyper::Error>,
+    /// A frame that has been taken already, or an error that waits until the bytes before it have been written.
+    next: Option<IncomingFrame>,
     /// Whether the task has had no chance to write the last bytes.
     is_unwritten: bool,
 }
@@ -124,12 +124,12 @@ impl ExclusiveConnection {
         http1: &Builder,
         stream: UpstreamStream,
         open: Arc<()>,
-    ) -> hyper::Result<Self> {
+    ) -> hyper::Result<Box<Self>> {
         let reuse = stream.reuse().clone();
         let (sender, connection) = http1.handshake(TokioIo::new(stream)).await?;
         let pool: Weak<dyn KeepsIdle> = Arc::<P>::downgrade(pool);
         let driver = Driver::new(Box::pin(connection.with_upgrades()), Arc::clone(news));
-        Ok(Self { sender, driver, reuse, pool, _open: open })
+        Ok(Box::new(Self { sender, driver, reuse, pool, _open: open }))
     }
 
     pub(super) fn reuse(&self) -> &Reuse {
@@ -139,19 +139,19 @@ impl ExclusiveConnection {
     /// Sends a request and waits for the head of the response.
     // Not an `async fn`, which would hold the request a second time.
     pub(super) fn send(
-        mut self,
+        mut self: Box<Self>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<(Response<Incoming>, Answering), TrySendError<Request<Body>>>> + use<>
     {
         let is_alone = request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
         self.driver.wakeups.begin();
-        let sent = self.sender.try_send_request(request);
+        // In a box of its own, because a future that is captured and then pinned takes its space twice. Without tokio's
+        // budget, it is never pending for other reasons than the connection.
+        let mut sent = Box::pin(unconstrained(self.sender.try_send_request(request)));
         async move {
-            // Otherwise, it could be pending for other reasons than the connection.
-            let mut sent = pin!(unconstrained(sent));
             if is_alone {
                 let response = poll_fn(|cx| self.driver.poll_until(cx, |cx| sent.as_mut().poll(cx))).await?;
-                return Ok((response, Answering::Here(Box::new(self))));
+                return Ok((response, Answering::Here(self)));
             }
             let exchange = self.drive_apart();
             Ok((sent.await?, Answering::Apart(exchange)))
@@ -159,20 +159,56 @@ impl ExclusiveConnection {
     }
 
     /// Gives the connection to a task, which drives it to the end of this exchange.
-    fn drive_apart(self) -> ApartExchange {
-        let state = ApartState { connection: Some(Box::new(self)), then: AfterExchange::Unknown };
+    fn drive_apart(self: Box<Self>) -> ApartExchange {
+        let state = ApartState { connection: Some(self), then: AfterExchange::Unknown };
         let apart = Arc::new(DrivenApart { state: Mutex::new(state), task: AtomicWaker::new() });
         let driven = Arc::clone(&apart);
         tokio::spawn(poll_fn(move |cx| driven.poll(cx)));
         ApartExchange(apart)
     }
 
+    /// Gives the connection back to its pool once `incoming` has been read. Returns the body that the client reads.
+    fn keep_with(self: Box<Self>, key: Option<PoolKey>, mut incoming: Incoming) -> Body {
+        let mut first = None;
+        if !incoming.is_end_stream() && self.sender.is_ready() && incoming.size_hint().exact().is_some() {
+            // All of a short body has been read.
+            let mut cx = Context::from_waker(Waker::noop());
+            first = match self.driver.wakeups.take(|| Pin::new(&mut incoming).poll_frame(&mut cx)) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) if incoming.is_end_stream() => {
+                        self.end(key);
+                        return Body::full(bytes);
+                    }
+                    Ok(bytes) => Some(Some(Ok(Frame::data(bytes)))),
+                    Err(frame) => Some(Some(Ok(frame))),
+                },
+                Poll::Ready(ended) => Some(ended),
+                Poll::Pending => None,
+            };
+        }
+        if first.is_none() && incoming.is_end_stream() {
+            self.end(key);
+            return Body::Incoming(incoming);
+        }
+        let driver = ResponseDriver { connection: Some(self), key, next: first, is_unwritten: true };
+        Body::Driven(Box::new(DrivenBody::new(incoming, driver)))
+    }
+
+    /// Ends an exchange whose response has been read: keeps the connection, or closes it if there is no key.
+    fn end(mut self: Box<Self>, key: Option<PoolKey>) {
+        let Some(key) = key else { return };
+        if !self.sender.is_ready() {
+            self.driver.settle();
+        }
+        self.rest(key);
+    }
+
     /// Puts the connection into its pool, if it can carry another request.
-    fn rest(self, key: PoolKey) {
+    fn rest(mut self: Box<Self>, key: PoolKey) {
         if !self.sender.is_ready() {
             return;
         }
-        self.driver.wakeups.rest();
+        self.driver.rest();
         if let Some(pool) = self.pool.upgrade() {
             pool.keep(key, IdleConnection { exclusive: self, since: Instant::now() });
         }
@@ -182,7 +218,7 @@ impl ExclusiveConnection {
     fn is_open(&mut self) -> bool {
         if self.driver.wakeups.is_stirred() {
             self.driver.settle();
-            self.driver.wakeups.rest();
+            self.driver.rest();
         }
         self.sender.is_ready()
     }
@@ -193,19 +229,7 @@ impl Answering {
     /// the body that the client reads.
     pub(super) fn keep(self, key: Option<PoolKey>, incoming: Incoming) -> Body {
         match (self, key) {
-            (Self::Here(connection), key) if connection.sender.is_ready() => {
-                // The whole response has been read.
-                if let Some(key) = key {
-                    connection.rest(key);
-                }
-                Body::Incoming(incoming)
-            }
-            (Self::Here(_), _) if incoming.is_end_stream() => Body::Incoming(incoming),
-            (Self::Here(connection), key) => {
-                let connection = Some(connection);
-                let driver = ResponseDriver { connection, key, failed: None, is_unwritten: true };
-                Body::Driven(Box::new(DrivenBody::new(incoming, driver)))
-            }
+            (Self::Here(connection), key) => connection.keep_with(key, incoming),
             (Self::Apart(exchange), key) => {
                 exchange.0.finish(key.map_or(AfterExchange::Close, AfterExchange::Keep));
                 Body::Incoming(incoming)
@@ -290,18 +314,27 @@ impl Driver {
         let _ = self.poll(&mut Context::from_waker(&waker));
     }
 
+    /// Leaves the connection to the pool.
+    fn rest(&mut self) {
+        if !self.wakeups.rest() {
+            self.settle();
+            self.wakeups.rest();
+        }
+    }
+
     /// Drives the connection until `result` is ready, which depends on nothing else.
     fn poll_until<T>(
         &mut self,
         cx: &mut Context<'_>,
         mut result: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let waker = self.waker.clone();
+        let own = self.waker.clone();
         for _ in 0..TURNS {
             self.wakeups.begin();
-            let has_ended = self.poll(&mut Context::from_waker(&waker)).is_ready();
+            let has_ended = self.poll(&mut Context::from_waker(&own)).is_ready();
             // What the connection does to the result happens while it is polled here, so nothing needs to be woken.
-            let ready = result(&mut Context::from_waker(if has_ended { cx.waker() } else { Waker::noop() }));
+            let waker = if has_ended { cx.waker() } else { Waker::noop() };
+            let ready = result(&mut Context::from_waker(waker));
             if ready.is_ready() || has_ended || self.wakeups.wait(cx.waker()) {
                 return ready;
             }
@@ -316,8 +349,8 @@ impl ResponseDriver {
         let mut incoming = Pin::new(incoming);
         let Some(connection) = &mut self.connection else { return incoming.poll_frame(cx) };
         // Most often, there is a frame already.
-        connection.driver.wakeups.begin();
-        match incoming.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
+        let mut without = Context::from_waker(Waker::noop());
+        match connection.driver.wakeups.take(|| incoming.as_mut().poll_frame(&mut without)) {
             Poll::Ready(frame) => Poll::Ready(frame),
             Poll::Pending => connection.driver.poll_until(cx, |cx| incoming.as_mut().poll_frame(cx)),
         }
@@ -326,8 +359,8 @@ impl ResponseDriver {
 
 impl DrivesBody for ResponseDriver {
     fn poll_frame(&mut self, incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<IncomingFrame> {
-        let next = match self.failed.take() {
-            Some(error) => Poll::Ready(Some(Err(error))),
+        let next = match self.next.take() {
+            Some(next) => Poll::Ready(next),
             None => self.poll_next(incoming, cx),
         };
         let was_unwritten =
@@ -335,7 +368,7 @@ impl DrivesBody for ResponseDriver {
         match next {
             // An error makes the server drop what it has not written yet.
             Poll::Ready(Some(Err(error))) if was_unwritten => {
-                self.failed = Some(error);
+                self.next = Some(Some(Err(error)));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -344,11 +377,9 @@ impl DrivesBody for ResponseDriver {
     }
 
     fn complete(&mut self) {
-        let (Some(mut connection), Some(key)) = (self.connection.take(), self.key.take()) else { return };
-        if !connection.sender.is_ready() {
-            connection.driver.settle();
+        if let Some(connection) = self.connection.take() {
+            connection.end(self.key.take());
         }
-        connection.rest(key);
     }
 }
 
@@ -362,7 +393,7 @@ impl IdleConnection {
         self.since
     }
 
-    pub(super) fn into_exclusive(self) -> ExclusiveConnection {
+    pub(super) fn into_exclusive(self) -> Box<ExclusiveConnection> {
         self.exclusive
     }
 }

@@ -1,5 +1,6 @@
 //! Whom a connection wakes that the tasks of its requests drive, one after the other.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,6 +19,11 @@ const POLLED: u8 = 2;
 const POLLED_AND_WOKEN: u8 = 3;
 /// A task waits for it.
 const AWAITED: u8 = 4;
+
+thread_local! {
+    /// The address of the wakeups whose result this thread takes.
+    static TAKING: Cell<usize> = const { Cell::new(0) };
+}
 
 /// The waker with which a connection is polled. It lives as long as the connection, so that each request need not
 /// register its own at all places where the connection may wait. It also saves the task that polls the connection from
@@ -45,12 +51,27 @@ impl Wakeups {
         self.state.compare_exchange(POLLED, AWAITED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Leaves the connection to the pool, and forgets the task that waited for it.
-    pub(super) fn rest(&self) {
+    /// Takes a result from the connection. That wakes it, to no purpose, because whoever takes the result polls it next.
+    pub(super) fn take<T>(self: &Arc<Self>, result: impl FnOnce() -> T) -> T {
+        let before = TAKING.replace(self.address());
+        let taken = result();
+        TAKING.set(before);
+        taken
+    }
+
+    /// Leaves the connection to the pool, and forgets the task that waited for it. `false` if it was woken since
+    /// [`Self::begin`]: unless it is polled again, the pool does not hear of what happens on it.
+    pub(super) fn rest(&self) -> bool {
         self.task.take();
-        if self.state.compare_exchange(POLLED, IDLE, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        let is_idle = self.state.compare_exchange(POLLED, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !is_idle {
             self.state.store(STIRRED, Ordering::Release);
         }
+        is_idle
+    }
+
+    fn address(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
     }
 
     /// Whether something may have happened since [`Self::rest`].
@@ -65,6 +86,9 @@ impl Wake for Wakeups {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if TAKING.get() == self.address() {
+            return;
+        }
         let update = |state| match state {
             IDLE => Some(STIRRED),
             POLLED => Some(POLLED_AND_WOKEN),
@@ -121,7 +145,8 @@ mod tests {
         assert_eq!(task.of(), 1);
 
         wakeups.begin();
-        wakeups.rest();
+        wakeups.take(|| wakeups.wake_by_ref());
+        assert!(wakeups.rest());
         assert!(!wakeups.is_stirred());
         wakeups.wake_by_ref();
         assert!(wakeups.is_stirred());
@@ -130,7 +155,7 @@ mod tests {
 
         wakeups.begin();
         wakeups.wake_by_ref();
-        wakeups.rest();
+        assert!(!wakeups.rest());
         assert!(wakeups.is_stirred(), "what has happened meanwhile is not lost");
     }
 }
