@@ -1,6 +1,6 @@
-//! The outermost layer of a port: serves the set-up page and metrics, answers probes, maps reverse routes to their origins, and sends `http` requests
-//! to hosts in `upgrade` as `https`. All other requests pass unchanged. It neither forwards nor pays, and its responses
-//! change no state.
+//! The outermost layer of a port: serves the set-up page and metrics, answers probes, maps reverse routes to their origins,
+//! and sends `http` requests to hosts in `upgrade` as `https`. All other requests pass unchanged. It neither forwards nor
+//! pays, and its responses change no state.
 
 mod cross_site;
 mod identity;
