@@ -171,6 +171,8 @@ impl Http1Server {
             let Some(parts) = Pin::into_inner(served).into_parts() else { break };
             (io, service) = (parts.io.into_inner(), parts.service);
             io.hold(&parts.read_buf);
+            // It keeps the whole buffer, even if nothing is in it.
+            drop(parts.read_buf);
             state.rest_until(deadline);
             if !rest(&mut io, &mut timer, &permit.shutdown).await {
                 break;
