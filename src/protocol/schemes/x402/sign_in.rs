@@ -20,6 +20,18 @@ const LONGEST_TEXT: usize = 1024;
 /// How long all of its texts may be together, in bytes: the proof repeats them in a header, and sellers on Node refuse heads
 /// above 16 KB.
 const LONGEST_TEXTS: usize = 4096;
+/// The names of the message's fields (EIP-4361), in lower case.
+const FIELDS: [&str; 9] = [
+    "uri",
+    "version",
+    "chain id",
+    "nonce",
+    "issued at",
+    "expiration time",
+    "not before",
+    "request id",
+    "resources",
+];
 /// The shortest nonce (EIP-4361).
 const SHORTEST_NONCE: usize = 8;
 
@@ -179,7 +191,8 @@ impl SignInInfo {
             && uri.as_ref().and_then(origin) == Some((scheme, host, port, usual))
     }
 
-    /// Whether each line of the message is what it says: a text with a line break could add lines of its own.
+    /// Whether each line of the message is what it says: a text with a line break could add lines of its own, and a
+    /// statement could read like one of them.
     fn is_well_formed(&self) -> bool {
         let is_line =
             |text: &str| text.len() <= LONGEST_TEXT && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -191,11 +204,14 @@ impl SignInInfo {
             required.chain(optional.clone()).chain(resources).map(String::as_str)
         };
         let statement = self.statement.as_deref().unwrap_or_default();
+        let named = statement.split_once(':').map(|(name, _)| name.trim().to_ascii_lowercase());
+        let is_field = named.is_some_and(|name| FIELDS.contains(&&*name));
         self.version == "1"
             && self.nonce.len() >= SHORTEST_NONCE
             && self.nonce.bytes().all(|byte| byte.is_ascii_alphanumeric())
             && words().all(is_word)
             && is_line(statement)
+            && !is_field
             && words().map(str::len).sum::<usize>() + statement.len() <= LONGEST_TEXTS
     }
 }
@@ -285,6 +301,8 @@ mod tests {
         }
         let usual = with(json!({"domain": "bob.example", "uri": "https://bob.example:443/goods"}));
         assert!(read(&usual, &base(), "https://bob.example/").is_some());
+        let colon = with(json!({"statement": "Welcome: sign in to see what you bought."}));
+        assert!(read(&colon, &base(), url).is_some());
         for members in [
             json!({"domain": "bank.example"}),
             json!({"uri": "https://bank.example/"}),
@@ -295,6 +313,8 @@ mod tests {
             json!({"nonce": "short"}),
             json!({"nonce": "abcdef0123456789\nIssued At: now"}),
             json!({"statement": "Hello\n\nURI: https://bank.example/"}),
+            json!({"statement": "uri: https://bank.example/"}),
+            json!({"statement": " Chain ID : 1"}),
             json!({"statement": "\u{202e}"}),
             json!({"statement": "x".repeat(1025)}),
             json!({"requestId": "1\nResources:"}),
