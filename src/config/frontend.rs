@@ -18,8 +18,9 @@ pub(super) static FRONTEND: Table = Table::new(
     "frontend",
     "How clients address the proxy itself.",
     keys! {
-        /// Names under which they do, besides localhost, tollpass.local and the names in the certificate of tls_cert, such as that
-        /// of a service in a compose file. Under another name, the set-up page, /health, /ready and routes get a 421.
+        /// Further host names of the proxy, such as that of its service in a compose file. It always has the names localhost and
+        /// tollpass.local, and those in the certificate of tls_cert. A request for the set-up page, /health, /ready or a route
+        /// under any other name gets a 421.
         "names": Shape::List(&Shape::Text("^[0-9A-Za-z._-]+$"), 1, MOST_NAMES),
     },
 );

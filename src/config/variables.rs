@@ -3,8 +3,8 @@
 /// The prefix of variables that set keys.
 pub const ENVIRONMENT_PREFIX: &str = "TOLLPASS_";
 
-/// Variables with that prefix that are not keys: the keystore's password and the file that contains it, the log, the command line, and
-/// the number of the `tollpass run` around a command.
+/// Variables with that prefix that are not keys: the keystore's password and the file that contains it, the log, the
+/// command line, and the number of the `tollpass run` around a command.
 pub const OTHER_VARIABLES: &[&str] = &[
     "TOLLPASS_WALLET_PASSWORD",
     "TOLLPASS_WALLET_PASSWORD_FILE",

@@ -12,12 +12,6 @@ use crate::support::payer::Program;
 use crate::support::raw::{Raw, RawOrigin, soon};
 use crate::support::secure::Notary;
 
-async fn end(serving: Program) {
-    serving.terminate();
-    let (status, log) = serving.ended().await;
-    assert_eq!(status.code(), Some(0), "{log}");
-}
-
 /// The real program with this many descriptors: a soft and a hard limit.
 fn limited(arguments: &str, soft: u32, hard: &str) -> (Command, TempDir) {
     let directory = tempfile::tempdir().unwrap();
@@ -35,7 +29,7 @@ async fn the_soft_limit_on_descriptors_is_raised_for_tollpass_and_not_for_its_ch
     let limits = fs::read_to_string(format!("/proc/{}/limits", serving.child.id().unwrap())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().nth(3), Some("512"), "{line}");
-    end(serving).await;
+    serving.stop().await;
     let (mut command, _directory) = limited("run --quiet -- sh -c 'ulimit -Sn'", 64, "512");
     let output = soon("the end", command.output()).await.unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "64\n");
@@ -82,7 +76,7 @@ async fn connections_that_rest_make_room_for_requests() {
     }
     kept.last_mut().unwrap().1.send("whole").await;
     assert_eq!(client.exactly(5).await, b"whole");
-    end(serving).await;
+    serving.stop().await;
 }
 
 #[tokio::test]
@@ -114,5 +108,5 @@ async fn connections_of_http_2_that_rest_make_room_too() {
     client.send(format!("GET /{last}/ HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address)).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 "));
     assert_eq!(origins.last().unwrap().accepted(), 1);
-    end(serving).await;
+    serving.stop().await;
 }

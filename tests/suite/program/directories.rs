@@ -27,13 +27,6 @@ async fn pay(serving: &Program, fair: &Fair) {
     assert_eq!(soon("the answer", ask(serving.address, paid)).await.status, StatusCode::OK);
 }
 
-async fn end(serving: Program) -> String {
-    serving.terminate();
-    let (status, log) = serving.ended().await;
-    assert_eq!(status.code(), Some(0), "{log}");
-    log
-}
-
 #[tokio::test]
 async fn the_journal_is_private_to_its_owner() {
     let fair = Fair::open().await;
@@ -56,7 +49,7 @@ async fn the_journal_is_private_to_its_owner() {
     for name in files {
         assert_eq!(mode_of(&state.join(name)) & 0o077, 0, "{name}");
     }
-    end(serving).await;
+    serving.stop().await;
 }
 
 #[tokio::test]
@@ -109,7 +102,7 @@ async fn a_configuration_that_others_can_write_is_warned_of_or_refused() {
         mode(&config, 0o644);
         mode(&roots, 0o644);
         mode(file, 0o664);
-        let log = end(Program::start(program(["serve", "--config", text(&config)])).await).await;
+        let log = Program::start(program(["serve", "--config", text(&config)])).await.stop().await;
         assert!(log.contains("can change it") && log.contains(text(file)), "{log}");
         mode(file, 0o646);
         for command in ["serve", "check", "channels"] {
@@ -146,7 +139,7 @@ async fn a_state_directory_with_a_long_path_is_used_like_any_other() {
         let ran = run(&number).await;
         assert_eq!((ran.code, &*ran.out), (0, expected), "{ran:?}");
     }
-    end(serving).await;
+    serving.stop().await;
     let ran = run(&number).await;
     assert_eq!((ran.code, &*ran.out), (0, "1\n"), "{ran:?}");
 }
@@ -166,5 +159,5 @@ async fn check_finds_a_port_that_is_taken_unless_the_proxy_itself_has_it() {
     let serving = alice.serve(&[]).await;
     let check = run(&["check", "--config", text(&alice.config_path())]).await;
     assert!(check.code == 0 && check.out.contains("used by the proxy running"), "{check:?}");
-    end(serving).await;
+    serving.stop().await;
 }

@@ -59,13 +59,6 @@ fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
 
-async fn end(serving: Program) -> String {
-    serving.terminate();
-    let (status, log) = serving.ended().await;
-    assert_eq!(status.code(), Some(0), "{log}");
-    log
-}
-
 #[tokio::test]
 async fn the_configuration_is_where_init_puts_it() {
     let home = Home::new();
@@ -121,7 +114,7 @@ async fn global_options_stand_before_and_after_subcommands() {
         [&options[..], &["--log-format", "json", "serve"]].concat(),
         [&["serve", "--log-format", "json"], &options[..]].concat(),
     ] {
-        let log = end(Program::start(program(&arguments)).await).await;
+        let log = Program::start(program(&arguments)).await.stop().await;
         assert!(log.lines().all(|line| line.starts_with('{')), "{log}");
         assert!(state.join("admin.sock").exists() && !directory.path().join("state").exists());
         std::fs::remove_file(state.join("admin.sock")).unwrap();
@@ -149,9 +142,9 @@ async fn a_proxy_without_a_wallet_is_found_and_says_what_it_is() {
     home.run(&["channels"]).await.expect_failure(&["has no [wallet]: it never pays"]);
     // Another one works, too; only commands do not find it.
     let other = Program::start(home.program(&["serve"])).await;
-    assert!(end(other).await.contains("cannot find this proxy by itself: another tollpass uses"));
+    assert!(other.stop().await.contains("cannot find this proxy by itself: another tollpass uses"));
     assert!(!home.path().join(".local/state/tollpass/tollpass.db").exists(), "it made a journal");
-    end(serving).await;
+    serving.stop().await;
     home.run(&["status"]).await.expect_failure(&["no proxy is running on", "tollpass serve"]);
 }
 
@@ -188,7 +181,7 @@ async fn run_env_and_ca_trust_the_ca_of_the_proxy_that_runs() {
         assert!(std::fs::read_to_string(file).unwrap().starts_with(&pem), "{env:?}");
         let shown = json(&run(&["ca", "show", "--json"]).await);
         assert_eq!(shown["certificate"].as_str(), Some(text(&ca)));
-        end(serving).await;
+        serving.stop().await;
     }
 }
 
@@ -203,7 +196,7 @@ async fn a_program_without_a_configuration_pays_through_the_proxy_that_runs() {
     let ran = run(&[&["--state-dir", text(&state)], &fetch[..]].concat()).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("paid for") && ran.errors.contains("paid 1000"), "{ran:?}");
-    end(serving).await;
+    serving.stop().await;
 }
 
 #[tokio::test]
@@ -292,7 +285,7 @@ async fn an_operation_on_channels_needs_agreement_and_reading_them_does_not() {
     let closed = run(&["close", "--all", "--yes", "--json"]).await;
     assert_eq!(closed.code, 0, "{closed:?}");
     assert!(json(&closed)["text"].is_string(), "{closed:?}");
-    end(serving).await;
+    serving.stop().await;
 }
 
 #[tokio::test]
@@ -335,7 +328,7 @@ async fn with_json_there_is_data_and_nothing_else() {
     let verdicts =
         checked["checks"].as_array().unwrap().iter().map(|check| check["verdict"].as_str().unwrap());
     assert!(verdicts.into_iter().all(|verdict| ["ok", "note"].contains(&verdict)), "{checked}");
-    end(serving).await;
+    serving.stop().await;
     // Also if something is wrong: the exit code says so, and the data what.
     std::fs::set_permissions(alice.directory.path().join("key"), std::fs::Permissions::from_mode(0o644))
         .unwrap();

@@ -216,6 +216,14 @@ impl Program {
         terminate(&self.child);
     }
 
+    /// Ends it with SIGTERM, and expects that it succeeds; returns its log.
+    pub async fn stop(self) -> String {
+        self.terminate();
+        let (status, log) = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{log}");
+        log
+    }
+
     /// Kills it; returns its log.
     pub async fn kill(mut self) -> String {
         self.child.kill().await.unwrap();

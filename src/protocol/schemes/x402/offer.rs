@@ -175,11 +175,11 @@ pub(super) fn read(answer: &Answer<'_>) -> Option<Result<OffersRead, MalformedEx
     let body = answer.body?;
     // Any other JSON is the body of another scheme.
     #[derive(Deserialize)]
-    struct Marked {
+    struct Versioned {
         #[serde(rename = "x402Version")]
         _version: serde::de::IgnoredAny,
     }
-    serde_json::from_slice::<Marked>(body).ok()?;
+    serde_json::from_slice::<Versioned>(body).ok()?;
     Some(parse(body, X402Version::V1, date))
 }
 
@@ -309,14 +309,14 @@ impl<'a> SignedOffers<'a> {
             offers: Vec<&'a RawValue>,
         }
         #[derive(Deserialize)]
-        struct Marked {
+        struct Indexed {
             #[serde(rename = "acceptIndex")]
             index: Option<usize>,
         }
         let extension = serde_json::from_str::<Extension<'_>>(extension.get());
         let offers = extension.map_or_else(|_| Vec::new(), |extension| extension.info.offers);
         let indexed = offers.into_iter().take(MOST_OFFERS).filter_map(|offer| {
-            let Marked { index } = serde_json::from_str(offer.get()).ok()?;
+            let Indexed { index } = serde_json::from_str(offer.get()).ok()?;
             Some((index, offer))
         });
         Self(indexed.collect())

@@ -1,8 +1,8 @@
 //! An HTTP/1.1 connection: one request at a time.
 //!
 //! The task that waits for the response drives the connection, so that an exchange takes no steps to another task and
-//! back. Only if the request has a body, or may end HTTP on the connection, does a task of its own drive it for that
-//! exchange: such a connection makes progress even while nobody reads the response.
+//! back. Only if the request has a body, or asks to switch protocols, does a task of its own drive it for that exchange:
+//! such a connection makes progress even while nobody reads the response.
 
 use std::fmt;
 use std::fmt::Debug;
