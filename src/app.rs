@@ -5,37 +5,45 @@ mod clients;
 mod error;
 mod file_lock;
 mod funds;
+mod interception;
 mod key_lock;
 mod log_file;
 mod metrics;
 pub(crate) mod origins;
 mod ports;
+mod promises;
+mod reload;
 mod sellers;
 
 use std::fs::TryLockError;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 pub use self::certificate::server_tls;
-pub use self::clients::{authenticator, client_user};
+pub use self::clients::{client_user, known_clients};
 pub use self::error::StartError;
 use self::file_lock::FileLock;
+use self::interception::{SharedCa, interception};
+pub use self::interception::{authority, authority_in, names};
 use self::key_lock::KeyLock;
 pub use self::log_file::{inspect_log, log_output};
 use self::metrics::{MetricsParts, ProxyMetrics};
-use self::ports::{Ports, RunOrders, Served, ca_files};
+use self::ports::{Ports, RunOrders, Served};
+use self::promises::promises;
+use self::reload::Reloader;
+pub use self::reload::{DEFAULT_FILTER, ReloadSource, ReloadStage};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
-use crate::admin::{CaLocation, ClientCount, Listening, RunOrder, Runs};
+use crate::admin::{ClientCount, Listening, ReloadOrder, Reloads, RunOrder, Runs};
 use crate::chain;
 use crate::chain::external::{ExternalSettings, ExternalSigner, SignerPlace};
 use crate::chain::keystore;
@@ -46,15 +54,14 @@ use crate::config;
 use crate::config::{Config, KeySource};
 use crate::payments::journal;
 use crate::payments::journal::Journal;
-use crate::payments::{LedgerBounds, Obstacle, Payments, Startup};
+use crate::payments::{LedgerBounds, Payments, Startup};
 use crate::private;
 use crate::private::PrivateFileError;
-use crate::protocol::policy::{Allow, LocalSpenders, OnExit, Preference};
+use crate::protocol::policy::{LocalSpenders, OnExit};
 use crate::proxy;
 use crate::proxy::access_log::AccessLogLayer;
-use crate::proxy::authenticate::Authenticator;
-use crate::proxy::frontend::{MetricsSource, PromisedPayments, Readiness, RouteToken};
-use crate::proxy::intercept::Interception;
+use crate::proxy::authenticator::Authenticator;
+use crate::proxy::frontend::{MetricsSource, Readiness, RouteToken};
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
 use crate::proxy::pay::dry_run::DryRun;
@@ -62,11 +69,11 @@ use crate::proxy::pay::inspect::InspectSettings;
 pub use crate::proxy::pay::inspect::{Inspection, Preview};
 use crate::proxy::pay::webhook::Approver;
 use crate::proxy::request_counts::RequestCounts;
+use crate::proxy::rulebook::{CurrentRules, Rulebook};
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::proxy::{Forward, ForwardError};
 use crate::shutdown::Shutdown;
-use crate::tls::{Authority, AuthorityError, Leaves, Name, NotAName};
 use crate::workers::Workers;
 
 /// How long to wait at startup before contacting the node again.
@@ -84,7 +91,8 @@ pub struct App {
     config: Config,
     shutdown: Shutdown,
     forward: Forward,
-    interception: Option<Interception>,
+    rules: CurrentRules,
+    ca: SharedCa,
     paying: Option<PaidServices>,
     clients: Option<ClientCount>,
     /// Opens ports for runs, which the admin socket asks for.
@@ -93,8 +101,10 @@ pub struct App {
     dry_run: Option<DryRun>,
     /// The token that protects the routes of a proxy that pays or has clients.
     token: Option<RouteToken>,
-    /// Knows the clients, if there are any.
-    authenticator: Option<Arc<Authenticator>>,
+    /// Has the configuration read again.
+    reloads: (Reloads, mpsc::Receiver<ReloadOrder>),
+    /// Where that is read, if it can be.
+    source: Option<ReloadSource>,
     /// Without a wallet, reserves the state directory for the admin socket.
     plain_lock: Option<FileLock>,
 }
@@ -127,7 +137,7 @@ impl App {
     /// # Errors
     /// If an address, the state directory, the journal or a file that the configuration names cannot be used.
     pub async fn build(
-        config: Config,
+        mut config: Config,
         key: Option<Arc<WalletSigner>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
@@ -140,16 +150,28 @@ impl App {
         let (outbound, tls) = (outbound(&config.upstream, &listens)?, origins::load(&config)?);
         let settings = proxy::ProxySettings { outbound, tls, ..proxy_settings(&config) };
         let forward = Forward::new(&settings);
+        let clients = Arc::new(known_clients(&config)?);
+        config.policy.clients = Arc::clone(&clients);
         let paying =
             key.map(|key| PaidServices::build(&config, key, config.chain.clone(), &forward)).transpose()?;
-        let interception = interception(&config)?;
+        let (interception, ca) = (interception(&config, None)?, SharedCa::default());
+        ca.set(interception.as_ref());
+        let authenticator =
+            (!clients.is_empty()).then(|| Arc::new(Authenticator::new(clients, &config.limits)));
+        let rules = CurrentRules::new(Rulebook {
+            authenticator,
+            interception: interception.map(Arc::new),
+            ..Rulebook::new(Arc::new(config.policy.clone()), config.local)
+        });
+        let reloads = Reloads::new();
         let (mut clients, mut runs) = (None, None);
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
             let (opener, orders) =
                 Runs::new(paying.payments.clone(), config.limits.runs, config.limits.drain_timeout);
-            let listening = listening(address, &config, interception.as_ref());
-            let served = admin::serve(&path, paying.channels.clone(), listening, opener.clone(), &shutdown);
+            let listening = listening(address, &config, &ca);
+            let orderers = (opener.clone(), reloads.0.clone());
+            let served = admin::serve(&path, paying.channels.clone(), listening, orderers, &shutdown);
             runs = Some((opener, orders));
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
@@ -161,17 +183,18 @@ impl App {
             }
             false => None,
         };
-        let authenticator = authenticator(&config)?.map(Arc::new);
         Ok(Self {
             dry_run: None,
             plain_lock: None,
             token,
-            authenticator,
             ports,
             config,
             shutdown,
             forward,
-            interception,
+            rules,
+            ca,
+            reloads,
+            source: None,
             paying,
             clients,
             runs,
@@ -228,11 +251,17 @@ impl App {
         }
         let lock = lock_directory(&self.config.state_dir)?;
         let path = admin::socket(&self.config.state_dir);
-        let listening = listening(self.address(), &self.config, self.interception.as_ref());
-        let served = admin::serve_status(&path, listening, &self.shutdown);
+        let listening = listening(self.address(), &self.config, &self.ca);
+        let served = admin::serve_status(&path, listening, self.reloads.0.clone(), &self.shutdown);
         served.map_err(|source| StartError::Admin { path, source })?;
         self.plain_lock = Some(lock);
         Ok(())
+    }
+
+    /// Lets the proxy read its configuration again while it serves, on request.
+    pub fn reload_from(&mut self, source: ReloadSource) -> Reloads {
+        self.source = Some(source);
+        self.reloads.0.clone()
     }
 
     /// Makes this a dry run, which signs nothing: the key is not opened and the node not contacted. Returns the tally of
@@ -272,10 +301,12 @@ impl App {
             config,
             shutdown,
             forward,
-            interception,
+            rules,
+            ca,
+            reloads: (_reloads, reload_orders),
+            source,
             paying,
             token,
-            authenticator,
             dry_run,
             runs,
             ..
@@ -285,26 +316,26 @@ impl App {
         let settings_of_payments = pay::PaySettings {
             asks_operator: true,
             dry_run: dry_run.clone(),
-            ..pay_settings(&config, payments.clone(), &shutdown)
+            ..pay_settings(&config, rules.clone(), payments.clone(), &shutdown)
         };
         let layer = PayLayer::new(settings_of_payments);
         let access_log = AccessLogLayer::new(config.log.access);
-        let (ca, intercepts) = (interception.as_ref().map(ca_files), interception.is_some());
-        let stack = Stack::new(forward.clone(), layer, access_log, interception);
-        if intercepts || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
+        let stack = Stack::new(forward.clone(), layer, access_log.clone(), rules.clone());
+        if rules.get().interception.is_some()
+            || !config.routes.is_empty()
+            || !config.upstream.upgrade.is_empty()
+        {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
-        let has_webhooks = config.policy.budgets.iter().any(|budget| budget.webhook.is_some());
-        if let Some(notices) = payments.as_ref().and_then(Payments::take_budget_notices)
-            && has_webhooks
-        {
+        if let Some(notices) = payments.as_ref().and_then(Payments::take_budget_notices) {
             shutdown.spawn(pay::budget_notices::tell_webhooks(notices, shutdown.clone()));
         }
         let pays = paying.is_some();
-        let readiness = readiness(&config, payments.clone(), dry_run.is_some(), &shutdown);
+        let readiness =
+            Readiness::new(promises(&config, payments.clone(), dry_run.is_some()), shutdown.clone());
         // Requests are counted if someone can read the counters.
-        let is_counting = config.metrics_listen.is_some() || authenticator.is_some();
+        let is_counting = config.metrics_listen.is_some() || rules.get().authenticator.is_some();
         let counts = workers.each(|_, _| is_counting.then(Arc::<RequestCounts>::default));
         let counts: Vec<Arc<RequestCounts>> = counts.iter().flatten().cloned().collect();
         let metrics = ProxyMetrics::new(MetricsParts {
@@ -312,14 +343,37 @@ impl App {
             workers: workers.clone(),
             payments: payments.clone(),
             readiness: readiness.clone(),
-            assets: Arc::clone(&config.assets),
             most_hosts: config.limits.metrics_hosts,
         });
         let metrics: Arc<dyn MetricsSource> = Arc::new(metrics);
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
+        let config = Arc::new(config);
+        let (close_idle_after, idle_after) = watch::channel(config.policy.deposit.close_idle_after);
+        let reloader = Reloader {
+            config: Arc::clone(&config),
+            rules: rules.clone(),
+            payments: paying.as_ref().map(|paying| paying.payments.clone()),
+            is_dry_run: dry_run.is_some(),
+            is_counting,
+            readiness: readiness.clone(),
+            access_log,
+            ca: ca.clone(),
+            close_idle_after,
+            source,
+        };
+        shutdown.spawn(reloader.run(reload_orders, shutdown.clone()));
         let stacks = workers.each(|index, count| stack.for_worker(index, count, counts.get(index).cloned()));
-        let served =
-            Served { config: &config, stacks, settings, ca, pays, token, readiness, metrics, authenticator };
+        let served = Served {
+            config: &config,
+            stacks,
+            settings,
+            ca,
+            pays,
+            token,
+            readiness,
+            metrics,
+            rules: rules.clone(),
+        };
         let served = ports.serve(served, orders, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
         let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {
@@ -327,11 +381,8 @@ impl App {
             report_left(shutdown.drain(drain_timeout).await);
             return Ok(());
         };
-        if let Some(within) = config.policy.deposit.close_idle_after
-            && dry_run.is_none()
-        {
-            let reaper = IdleChannelReaper::new(channels.clone(), within);
-            shutdown.spawn(close_idle_channels(reaper, within, shutdown.clone()));
+        if dry_run.is_none() {
+            shutdown.spawn(close_idle_channels(channels.clone(), idle_after, shutdown.clone()));
         }
         let task = watched(task, shutdown.clone());
         let is_dry_run = dry_run.is_some();
@@ -344,7 +395,8 @@ impl App {
         };
         let (started, ()) = tokio::join!(starting, served);
         let deadline = tokio::time::Instant::now() + drain_timeout;
-        let was_denied = match config.policy.deposit.on_exit {
+        let on_exit = rules.get().policy.deposit.on_exit;
+        let was_denied = match on_exit {
             _ if is_dry_run => {
                 payments.stop().await;
                 None
@@ -396,16 +448,33 @@ fn watched(task: JoinHandle<()>, shutdown: Shutdown) -> JoinHandle<Result<(), to
     })
 }
 
-/// Closes idle channels periodically. A close that has begun finishes within the drain.
-async fn close_idle_channels(mut reaper: IdleChannelReaper, idle_after: Duration, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval((idle_after / 4).clamp(REAPER_INTERVAL.0, REAPER_INTERVAL.1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Closes idle channels periodically, after the time that the policy says. A close that has begun finishes within the drain.
+async fn close_idle_channels(
+    channels: Channels,
+    mut idle_after: watch::Receiver<Option<Duration>>,
+    shutdown: Shutdown,
+) {
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shutdown.stopping() => return,
+        let after = *idle_after.borrow_and_update();
+        let mut reaper = after.map(|after| IdleChannelReaper::new(channels.clone(), after));
+        let (shortest, longest) = REAPER_INTERVAL;
+        let every = after.map_or(longest, |after| (after / 4).clamp(shortest, longest));
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                changed = idle_after.changed() => match changed {
+                    Ok(()) => break,
+                    // It can change as long as the proxy serves.
+                    Err(_) => return,
+                },
+                () = shutdown.stopping() => return,
+            }
+            if let Some(reaper) = &mut reaper {
+                while !shutdown.is_stopping() && reaper.close_next().await {}
+            }
         }
-        while !shutdown.is_stopping() && reaper.close_next().await {}
     }
 }
 
@@ -459,9 +528,11 @@ impl StandalonePayments {
     /// `approver`.
     #[must_use]
     pub fn layer(&self, approver: Option<Arc<dyn Approver>>) -> PayLayer {
-        let settings = pay_settings(&self.config, Some(self.payments().clone()), &self.shutdown);
         // The requests are those of this process.
-        PayLayer::new(pay::PaySettings { approver, local: LocalSpenders::Any, ..settings })
+        let rules = Rulebook::new(Arc::new(self.config.policy.clone()), LocalSpenders::Any);
+        let (rules, payments) = (CurrentRules::new(rules), Some(self.payments().clone()));
+        let settings = pay_settings(&self.config, rules, payments, &self.shutdown);
+        PayLayer::new(pay::PaySettings { approver, ..settings })
     }
 
     /// Finishes pending payments within `limits.drain_timeout`, and closes the journal.
@@ -479,63 +550,8 @@ impl StandalonePayments {
 }
 
 /// What the admin socket says about the proxy's own port.
-fn listening(address: SocketAddr, config: &Config, interception: Option<&Interception>) -> Listening {
-    let ca = interception.map(|interception| {
-        let authority = interception.leaves.authority();
-        CaLocation { certificate: authority.path().to_owned(), key: authority.key_path().to_owned() }
-    });
-    Listening { address, is_tls: config.is_tls, ca }
-}
-
-/// The local CA and its certificates, if any host is intercepted.
-fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
-    let hosts = config.intercept.hosts.clone();
-    if hosts.is_empty() {
-        return Ok(None);
-    }
-    let authority = authority(config)?;
-    let permitted = match &config.intercept.authority {
-        config::CaSource::Generated { permitted } => names(permitted).map_err(AuthorityError::from)?,
-        config::CaSource::Files { .. } => Vec::new(),
-    };
-    for warning in authority.warnings(&permitted, SystemTime::now()) {
-        tracing::warn!("{warning}");
-    }
-    if authority.is_new() {
-        let path = authority.path().display();
-        tracing::info!(%path, "created a local CA to intercept HTTPS; `tollpass ca trust` shows how to make programs trust it");
-    }
-    let leaves = Leaves::new(Arc::new(authority), config.limits.certificate_cache)?;
-    Ok(Some(Interception { hosts, leaves }))
-}
-
-/// Whether a proxy can pay what its rules promise, those of clients included. Rules that deny promise nothing.
-fn readiness(
-    config: &Config,
-    payments: Option<Payments>,
-    is_dry_run: bool,
-    shutdown: &Shutdown,
-) -> Readiness {
-    let of_clients = config.clients.iter().filter_map(|client| client.client.rules.as_deref());
-    let rules = std::iter::once(config.policy.rules.as_slice()).chain(of_clients).flatten();
-    let promises: Vec<&Preference> = rules
-        .filter_map(|rule| match &rule.allow {
-            Allow::Pay { preference, .. } => Some(&**preference),
-            Allow::Deny => None,
-        })
-        .collect();
-    let has_chain = config.chain.is_some();
-    let uses_channels = has_chain && promises.iter().any(|preference| preference.allows_channels());
-    let lacks_chain = !has_chain && promises.iter().any(|preference| preference.requires_channels());
-    let (lasting, payments) = match payments {
-        _ if promises.is_empty() => (None, None),
-        None => (Some(Obstacle::NoWallet), None),
-        Some(_) if is_dry_run => (Some(Obstacle::DryRun), None),
-        Some(payments) => {
-            (lacks_chain.then_some(Obstacle::NoChain), Some(PromisedPayments { payments, uses_channels }))
-        }
-    };
-    Readiness::new(lasting, payments, shutdown.clone())
+fn listening(address: SocketAddr, config: &Config, ca: &SharedCa) -> Listening {
+    Listening { address, is_tls: config.is_tls, ca: Arc::clone(&ca.location) }
 }
 
 fn report_left(left: usize) {
@@ -557,7 +573,6 @@ impl PaidServices {
         let journal = Journal::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
         let seller = Arc::new(SellerClient::new(seller_service(forward), config.limits.seller_timeout));
-        let close_denied = policy.hooks.cooperative_close_denied.clone();
         let bounds = LedgerBounds { keep: config.ledger.keep, max_size: config.ledger.max_size };
         let assets = Arc::clone(&config.assets);
         let (payments, task) = Payments::spawn(policy, journal, bounds, assets, &config.limits)?;
@@ -565,8 +580,7 @@ impl PaidServices {
         payments.ask_networks(networks, &config.limits);
         let approver = Arc::new(WebhookCloseApprover::default());
         let networks = config.networks.iter().map(network_account).collect::<Result<Vec<_>, _>>()?;
-        let channels =
-            Channels::new(payments.clone(), seller, approver, close_denied).with_networks(networks);
+        let channels = Channels::new(payments.clone(), seller, approver).with_networks(networks);
         Ok(Self { payments, channels, task, key, chain, _lock: lock })
     }
 }
@@ -784,24 +798,6 @@ pub fn external_signer(signer: &config::SignerConfig, secret: &str) -> Result<Ex
     ExternalSigner::new(settings, secret).map_err(|error| error.to_string())
 }
 
-/// Opens the CA that signs for intercepted hosts, or creates it. Blocks on the disk.
-pub fn authority(config: &Config) -> Result<Authority, AuthorityError> {
-    authority_in(&config.state_dir, &config.intercept.authority)
-}
-
-/// Like [`authority`], given only the state directory and the CA's configuration.
-pub fn authority_in(state_dir: &Path, config: &config::CaSource) -> Result<Authority, AuthorityError> {
-    match config {
-        config::CaSource::Files { certificate, key } => Authority::load(certificate, key),
-        config::CaSource::Generated { permitted } => Authority::open(state_dir, &names(permitted)?),
-    }
-}
-
-/// Converts host names of the configuration to names for certificates.
-pub fn names(hosts: &[String]) -> Result<Vec<Name>, NotAName> {
-    hosts.iter().map(|host| host.parse()).collect()
-}
-
 /// The settings of the chain layer from the configuration.
 pub fn chain_settings(chain: &config::ChainConfig) -> chain::ChainSettings {
     chain::ChainSettings {
@@ -889,10 +885,14 @@ fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
     Ok(bytes)
 }
 
-fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown) -> pay::PaySettings {
+fn pay_settings(
+    config: &Config,
+    rules: CurrentRules,
+    payments: Option<Payments>,
+    shutdown: &Shutdown,
+) -> pay::PaySettings {
     pay::PaySettings {
-        policy: Arc::new(config.policy.clone()),
-        local: config.local,
+        rules,
         payments,
         limits: config.limits.clone(),
         replay_directory: std::env::temp_dir(),

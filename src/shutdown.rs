@@ -117,20 +117,32 @@ impl Shutdown {
         left
     }
 
-    /// Handles SIGTERM, SIGHUP and Ctrl-C: the first signal begins a graceful shutdown, the second stops at once. A
-    /// SIGHUP that was ignored at startup, as under `nohup`, stays ignored.
+    /// Handles SIGTERM, SIGHUP and Ctrl-C: the first signal begins a graceful shutdown, the second stops at once unless it is
+    /// a SIGHUP. A SIGHUP that was ignored at startup, as under `nohup`, stays ignored. If `hang_up` is given, a SIGHUP calls
+    /// that instead, until the shutdown begins.
     ///
     /// # Errors
     /// The system refuses a signal handler.
-    pub fn on_signals(&self) -> io::Result<()> {
+    pub fn on_signals(&self, hang_up: Option<Box<dyn Fn() + Send>>) -> io::Result<()> {
         let mut signals = ShutdownSignals::listen()?;
         let shutdown = self.clone();
         tokio::spawn(async move {
-            let name = signals.next().await;
+            let name = loop {
+                match (signals.next().await, &hang_up) {
+                    (HANG_UP, Some(hang_up)) => hang_up(),
+                    (name, _) => break name,
+                }
+            };
             // Logged first, or a quick exit would lose the line. The log never blocks.
-            info!(signal = name, "shutting down gracefully; send the signal again to stop at once");
+            info!(signal = name, "shutting down gracefully; another SIGTERM or SIGINT stops at once");
             shutdown.begin();
-            let name = signals.next().await;
+            // A terminal that is closed may send several, as may the shell in it.
+            let name = loop {
+                match signals.next().await {
+                    HANG_UP => {}
+                    name => break name,
+                }
+            };
             warn!(signal = name, "stopping at once");
             shutdown.cut();
         });
@@ -146,6 +158,9 @@ pub fn is_ignored(signal: i32) -> bool {
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask >> (signal - 1) & 1 == 1
 }
+
+/// The name of the signal that a terminal sends when it is closed.
+const HANG_UP: &str = "SIGHUP";
 
 struct ShutdownSignals {
     terminate: tokio::signal::unix::Signal,
@@ -175,7 +190,7 @@ impl ShutdownSignals {
         tokio::select! {
             Some(()) = self.terminate.recv() => "SIGTERM",
             Some(()) = self.interrupt.recv() => "SIGINT",
-            Some(()) = hang_up => "SIGHUP",
+            Some(()) = hang_up => HANG_UP,
             else => std::future::pending().await,
         }
     }

@@ -1,5 +1,5 @@
 //! The log on standard error or in a file, as text or JSON. `TOLLPASS_LOG` filters it, for example `TOLLPASS_LOG=debug` or
-//! `TOLLPASS_LOG=warn,tollpass::chain=trace`. A level without a target is for tollpass: libraries log at `info` at most,
+//! `TOLLPASS_LOG=warn,tollpass::chain=trace`; or the configuration does, also while the program runs. A level without a target is for tollpass: libraries log at `info` at most,
 //! unless a directive names them, such as `debug,h2=debug`.
 //!
 //! The log is best effort. A separate thread writes the lines, so a slow, stuck or closed reader never delays or ends
@@ -19,6 +19,8 @@ pub use self::rotation::{LogFile, LogFileLimits};
 
 /// The environment variable with the log filter.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
+/// The key of the configuration with the log filter.
+pub const FILTER_KEY: &str = "log.filter";
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -34,14 +36,21 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is invalid.
-    #[error("{FILTER_VARIABLE} is not a valid filter: {0}; use for example info, or warn,tollpass=debug")]
-    Filter(#[from] ParseError),
+    #[error("{name} is not a valid filter: {source}; use for example info, or warn,tollpass=debug")]
+    Filter {
+        /// The variable or key that has it.
+        name: &'static str,
+        /// What is wrong.
+        source: ParseError,
+    },
     /// A word of the filter is neither a level nor a target of tollpass.
     #[error(
-        "{FILTER_VARIABLE} is not a valid filter: {word:?} is not a level; use error, warn, info, debug, trace or off, \
-         or TARGET=LEVEL, for example warn,tollpass=debug"
+        "{name} is not a valid filter: {word:?} is not a level; use error, warn, info, debug, trace or off, or TARGET=LEVEL, \
+         for example warn,tollpass=debug"
     )]
     NotALevel {
+        /// The variable or key that has it.
+        name: &'static str,
         /// The word.
         word: String,
     },
@@ -63,15 +72,43 @@ pub struct LogOutput {
     pub file: Option<LogFile>,
     /// The most bytes that are queued; further lines are dropped.
     pub queue: usize,
+    /// The filter if the variable is not set.
+    pub filter: Option<String>,
 }
 
-/// Starts the log of this process, once. `default_filter` applies if the variable is not set.
+/// A valid filter.
+#[derive(Debug)]
+pub struct LogLevels(EnvFilter);
+
+impl LogLevels {
+    /// The filter of the environment, else this one of the configuration, else the default.
+    ///
+    /// # Errors
+    /// The one that applies is invalid.
+    pub fn new(configured: Option<&str>, default: &str) -> Result<Self, TelemetryError> {
+        let variable = match std::env::var(FILTER_VARIABLE) {
+            Ok(text) => Some(text).filter(|text| !text.trim().is_empty()),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
+        };
+        match variable {
+            Some(text) => filter(&text, default, FILTER_VARIABLE),
+            None => filter(configured.unwrap_or_default(), default, FILTER_KEY),
+        }
+        .map(Self)
+    }
+
+    /// Filters the log of this process from now on, if it is started.
+    pub fn apply(self) {
+        if let Some(replace) = REPLACE.get() {
+            replace(self.0);
+        }
+    }
+}
+
+/// Starts the log of this process, once. `default_filter` applies if no other one is set.
 pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Result<Log, TelemetryError> {
-    let filter = match std::env::var(FILTER_VARIABLE) {
-        Ok(text) => filter(&text, default_filter)?,
-        Err(std::env::VarError::NotPresent) => filter("", default_filter)?,
-        Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
-    };
+    let LogLevels(filter) = LogLevels::new(output.filter.as_deref(), default_filter)?;
     let report = |lost| {
         tracing::warn!(lost, "log lines were lost so far: nothing read them, or the disk was full");
     };
@@ -88,8 +125,18 @@ pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Resu
         // The subscriber would print its own errors with a macro that panics if standard error is closed.
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => lines.finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Text => {
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.finish().try_init()?;
+            replace_by(move |filter| handle.reload(filter).is_ok());
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.finish().try_init()?;
+            replace_by(move |filter| handle.reload(filter).is_ok());
+        }
     }
     // A second one cannot be started.
     let _ = LOG.set(log.clone());
@@ -104,10 +151,19 @@ pub fn lost_lines() -> u64 {
 /// The log of this process, once it is started.
 static LOG: OnceLock<Log> = OnceLock::new();
 
+/// Replaces the filter of the log of this process, once it is started. It fails only if the log is gone.
+static REPLACE: OnceLock<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>> = OnceLock::new();
+
+fn replace_by(replace: impl Fn(EnvFilter) -> bool + Send + Sync + 'static) {
+    // A second log cannot be started.
+    let _ = REPLACE.set(Box::new(replace));
+}
+
 /// The most that libraries log unless a directive names them.
 const LIBRARIES: LevelFilter = LevelFilter::INFO;
 
-fn filter(text: &str, default: &str) -> Result<EnvFilter, TelemetryError> {
+/// A filter; `name` is the variable or key that has it.
+fn filter(text: &str, default: &str, name: &'static str) -> Result<EnvFilter, TelemetryError> {
     let text = if text.trim().is_empty() { default } else { text };
     // A directive overrides earlier ones for the same target, so what the user writes comes last.
     let (mut ours, mut rest) = (Vec::new(), Vec::new());
@@ -119,13 +175,13 @@ fn filter(text: &str, default: &str) -> Result<EnvFilter, TelemetryError> {
             Ok(level) => ours = vec![level.to_string()],
             // A word alone would be the target of some library, and silence everything else.
             Err(_) if is_bare(directive.trim()) => {
-                return Err(TelemetryError::NotALevel { word: directive.trim().to_owned() });
+                return Err(TelemetryError::NotALevel { name, word: directive.trim().to_owned() });
             }
             Err(_) => rest.push(directive.to_owned()),
         }
     }
     ours.extend(rest);
-    Ok(EnvFilter::builder().parse(ours.join(","))?)
+    EnvFilter::builder().parse(ours.join(",")).map_err(|source| TelemetryError::Filter { name, source })
 }
 
 /// Whether a directive has neither a level nor the form of a target of tollpass or of a span.
@@ -146,19 +202,19 @@ mod tests {
             ("tollpass=debug", "tollpass=debug"),
             ("off,", "off"),
         ] {
-            assert_eq!(filter(text, "info").unwrap().to_string(), expected, "{text:?}");
+            assert_eq!(filter(text, "info", FILTER_VARIABLE).unwrap().to_string(), expected, "{text:?}");
         }
-        assert!(filter("tollpass=loud", "info").is_err());
+        assert!(filter("tollpass=loud", "info", FILTER_KEY).is_err());
     }
 
     #[test]
     fn a_word_that_is_not_a_level_is_an_error() {
         for text in ["verbose", "info,verbose", "warning", " Informational ", "h2"] {
-            let error = filter(text, "info").unwrap_err().to_string();
+            let error = filter(text, "info", FILTER_VARIABLE).unwrap_err().to_string();
             assert!(error.contains("is not a level") && error.contains("debug"), "{text}: {error}");
         }
         for text in ["INFO", "tollpass", "tollpass::chain", "h2=debug", "warn,[request]", "3"] {
-            assert!(filter(text, "info").is_ok(), "{text}");
+            assert!(filter(text, "info", FILTER_VARIABLE).is_ok(), "{text}");
         }
     }
 
@@ -172,7 +228,7 @@ mod tests {
             ("debug,tollpass=warn", "tollpass=warn,info"),
             ("warn,tollpass::chain=trace", "tollpass::chain=trace,warn"),
         ] {
-            let found = filter(text, "info").unwrap().to_string();
+            let found = filter(text, "info", FILTER_VARIABLE).unwrap().to_string();
             let sorted = |text: &str| {
                 let mut parts: Vec<_> = text.split(',').map(str::to_owned).collect();
                 parts.sort();

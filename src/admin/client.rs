@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 
 use super::endpoints::{
     ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, OPERATE, OperatorDecision,
-    PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened,
-    RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
+    PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, ReloadReport,
+    RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan};
@@ -179,6 +179,15 @@ pub async fn paused(path: &Path) -> Result<Option<Vec<PausedHost>>, AdminError> 
 pub async fn resume(path: &Path, host: &str) -> Result<Option<()>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::POST, RESUME, json(&host)?)).await.map(Some)
+}
+
+/// Has the proxy that listens on `path` read its configuration again; `None` if there is none.
+///
+/// # Errors
+/// The request failed, or the configuration is invalid: then nothing has changed.
+pub async fn reload(path: &Path) -> Result<Option<ReloadReport>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(PLAN_WITHIN, ask(stream, Method::POST, RELOAD, Bytes::new())).await.map(Some)
 }
 
 /// Opens a port for a run at the proxy that listens on `path`, which also keeps a temporary proxy running; `None` if there

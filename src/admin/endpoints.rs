@@ -83,6 +83,17 @@ pub struct RunOpened {
     pub listen: SocketAddr,
 }
 
+/// What the proxy has taken over from its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// The keys that have changed, and apply; of a list of tables, its name.
+    pub changed: Vec<String>,
+    /// The keys that have changed, and need a restart.
+    pub needs_restart: Vec<String>,
+    /// What is valid but probably a mistake, unless it was reported before.
+    pub warnings: Vec<String>,
+}
+
 /// Names a run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct RunNumber {
@@ -109,6 +120,8 @@ pub(super) const FREEZE: &str = "/freeze";
 pub(super) const PAUSED: &str = "/paused";
 /// Ends the pause of a host.
 pub(super) const RESUME: &str = "/resume";
+/// Reads the configuration again.
+pub(super) const RELOAD: &str = "/reload";
 /// Returns what an operation would do.
 pub(super) const PLAN: &str = "/plan";
 /// Performs an operation.

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,9 +27,10 @@ use tokio::net::{UnixListener, UnixStream};
 use super::client_count::ClientCount;
 use super::endpoints::{
     ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, CaLocation, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE,
-    OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT,
-    RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
+    OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE, RUN, RUN_END,
+    RUN_REPORT, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
+use super::reloads::Reloads;
 use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
 use crate::channels::{AllowanceName, Channels, Operation, OperationError, Permit2Allowance};
@@ -58,14 +60,14 @@ pub struct Listening {
     pub address: SocketAddr,
     /// Whether it speaks TLS.
     pub is_tls: bool,
-    /// The CA that its clients must trust, if it intercepts any host.
-    pub ca: Option<CaLocation>,
+    /// The CA that its clients must trust, once it intercepts any host.
+    pub ca: Arc<OnceLock<CaLocation>>,
 }
 
 impl Listening {
     /// The status of a proxy that listens here and has no wallet.
     fn without_wallet(&self) -> Status {
-        let Self { address: listen, is_tls, ca } = self.clone();
+        let (listen, is_tls, ca) = (self.address, self.is_tls, self.ca.get().cloned());
         let (bill, unsupported) = (SpendingReport::default(), Vec::new());
         Status { listen, is_tls, never_pays: true, ca, bill, is_frozen: false, unsupported }
     }
@@ -78,6 +80,7 @@ struct AdminState {
     listen: Listening,
     clients: ClientCount,
     runs: Runs,
+    reloads: Reloads,
     shutdown: Shutdown,
 }
 
@@ -90,11 +93,13 @@ pub fn serve(
     path: &Path,
     channels: Channels,
     listen: Listening,
-    runs: Runs,
+    (runs, reloads): (Runs, Reloads),
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
     let clients = ClientCount::default();
-    let state = AdminState { channels, listen, clients: clients.clone(), runs, shutdown: shutdown.clone() };
+    let shutdown_of_runs = shutdown.clone();
+    let state =
+        AdminState { channels, listen, clients: clients.clone(), runs, reloads, shutdown: shutdown_of_runs };
     accept(path, shutdown, move |request, peer| {
         let state = state.clone();
         async move { admit(request, &state, peer).await }
@@ -102,16 +107,20 @@ pub fn serve(
     Ok(clients)
 }
 
-/// The same for a proxy without a wallet, which only says what it is.
+/// The same for a proxy without a wallet, which only says what it is, and reads its configuration again.
 ///
 /// # Errors
 /// The socket cannot be created.
-pub fn serve_status(path: &Path, listen: Listening, shutdown: &Shutdown) -> io::Result<()> {
+pub fn serve_status(path: &Path, listen: Listening, reloads: Reloads, shutdown: &Shutdown) -> io::Result<()> {
     accept(path, shutdown, move |request, _| {
-        let is_status = request.method() == Method::GET && request.uri().path() == STATUS;
-        let answer =
-            if is_status { json(&listen.without_wallet()) } else { plain(StatusCode::CONFLICT, NO_WALLET) };
-        std::future::ready(answer)
+        let (listen, reloads) = (listen.clone(), reloads.clone());
+        async move {
+            match (request.method(), request.uri().path()) {
+                (&Method::GET, STATUS) => json(&listen.without_wallet()),
+                (&Method::POST, RELOAD) => respond(reloads.reload().await),
+                _ => plain(StatusCode::CONFLICT, NO_WALLET),
+            }
+        }
     })
 }
 
@@ -183,7 +192,7 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
         (&Method::GET, STATUS) => {
             let bill = payments.run_report(&run.account);
             let (listen, is_tls, is_frozen) = (run.address, false, payments.is_frozen());
-            let (never_pays, ca, unsupported) = (false, state.listen.ca.clone(), Vec::new());
+            let (never_pays, ca, unsupported) = (false, state.listen.ca.get().cloned(), Vec::new());
             json(&Status { listen, is_tls, never_pays, ca, bill, is_frozen, unsupported })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
@@ -241,6 +250,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
             Ok(host) => respond(channels.payments().resume(&host).await),
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
+        (&Method::POST, RELOAD) => respond(state.reloads.reload().await),
         (&Method::GET, HOLDS) => json(&channels.payments().holds()),
         (&Method::GET, BUDGETS) => json(&channels.payments().budgets()),
         (&Method::POST, FREEZE) => match read::<bool>(body).await {
@@ -285,7 +295,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
         },
         _ => {
             let known = "unknown path; valid are GET /about, /budgets, /holds, /channels, /pending, /approvals and /paused, and POST /plan, \
-                         /operate, /allowance, /allowance/plan, /allowance/set, /decide, /freeze, /revoke, /resume, /run, /run/report and /run/end";
+                         /operate, /allowance, /allowance/plan, /allowance/set, /decide, /freeze, /revoke, /resume, /reload, /run, /run/report and /run/end";
             plain(StatusCode::NOT_FOUND, known)
         }
     }

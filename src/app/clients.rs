@@ -1,15 +1,17 @@
 //! The tokens of the clients that may use the proxy.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config;
 use crate::config::Config;
 use crate::private;
 use crate::private::PrivateFileError;
-use crate::proxy::authenticate::Authenticator;
+use crate::protocol::policy::KnownClients;
 
 /// What is escaped in the user info of a URL, RFC 3986 section 3.2.1.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -44,14 +46,11 @@ pub enum ClientTokenError {
     Twice(String, String),
 }
 
-/// Reads the tokens of all clients; `None` if there are none.
+/// Reads the tokens of all clients.
 ///
 /// # Errors
 /// A token cannot be read, is too short, or is that of another client, too.
-pub fn authenticator(config: &Config) -> Result<Option<Authenticator>, ClientTokenError> {
-    if config.clients.is_empty() {
-        return Ok(None);
-    }
+pub fn known_clients(config: &Config) -> Result<KnownClients, ClientTokenError> {
     let mut tokens: Vec<(&config::ClientConfig, Zeroizing<Vec<u8>>)> = Vec::new();
     for client in &config.clients {
         let token = token(&client.client.name, &client.token_file)?;
@@ -60,8 +59,11 @@ pub fn authenticator(config: &Config) -> Result<Option<Authenticator>, ClientTok
         }
         tokens.push((client, token));
     }
-    let clients = tokens.iter().map(|(config, token)| (config.client.clone(), token.as_slice()));
-    Ok(Some(Authenticator::new(clients, &config.limits)))
+    Ok(KnownClients::new(
+        tokens
+            .iter()
+            .map(|(config, token)| (Arc::clone(&config.client), Sha256::digest(token.as_slice()).into())),
+    ))
 }
 
 /// The name and token of a client, `NAME:TOKEN`, escaped for the URL of the proxy.

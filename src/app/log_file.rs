@@ -14,10 +14,10 @@ use crate::telemetry::{LogFile, LogFileLimits, LogOutput};
 /// # Errors
 /// If the log file cannot be written, or another process logs to it.
 pub fn log_output(config: &LogConfig) -> Result<LogOutput, StartError> {
-    let &LogConfig { ref file, file_size, kept_files, queue, access: _ } = config;
+    let &LogConfig { ref file, ref filter, file_size, kept_files, queue, access: _ } = config;
     let limits = LogFileLimits { file_size, kept_files };
     let file = file.as_deref().map(|path| open(path, limits)).transpose()?;
-    Ok(LogOutput { file, queue })
+    Ok(LogOutput { file, queue, filter: filter.clone() })
 }
 
 /// Checks whether [`log_output`] could use a log file; neither creates nor changes it.

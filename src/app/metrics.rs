@@ -42,7 +42,6 @@ struct MetricsState {
     workers: Workers<()>,
     payments: Option<Payments>,
     readiness: Readiness,
-    assets: Arc<[KnownAsset]>,
     since: SystemTime,
     /// The hosts of payees, and of budgets of which each host has its own, that have labels of their own.
     hosts: Mutex<[HostLabels; 2]>,
@@ -57,7 +56,6 @@ pub(super) struct MetricsParts {
     /// Absent without a wallet.
     pub payments: Option<Payments>,
     pub readiness: Readiness,
-    pub assets: Arc<[KnownAsset]>,
     /// How many hosts have labels of their own.
     pub most_hosts: usize,
 }
@@ -86,10 +84,10 @@ impl HostLabels {
 
 impl ProxyMetrics {
     pub(super) fn new(parts: MetricsParts) -> Self {
-        let MetricsParts { requests, workers, payments, readiness, assets, most_hosts } = parts;
+        let MetricsParts { requests, workers, payments, readiness, most_hosts } = parts;
         let hosts = Mutex::new([HostLabels::new(most_hosts), HostLabels::new(most_hosts)]);
         let (since, kept) = (SystemTime::now(), Arc::default());
-        Self(Arc::new(MetricsState { requests, workers, payments, readiness, assets, since, hosts, kept }))
+        Self(Arc::new(MetricsState { requests, workers, payments, readiness, since, hosts, kept }))
     }
 }
 
@@ -131,7 +129,8 @@ impl MetricsState {
         if let Some(payments) = &self.payments {
             let [payees, budgets] = &mut *lock(&self.hosts);
             let report = payments.report();
-            let names = AssetNames { assets: &self.assets, account: report.from };
+            let assets = payments.approvals().assets();
+            let names = AssetNames { assets: &assets, account: report.from };
             families.extend(of_spending(&report, &names, payees));
             families.extend(of_holds(&payments.holds(), &names));
             families.extend(of_budgets(&payments.budgets(), budgets));

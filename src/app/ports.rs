@@ -9,20 +9,20 @@ use tokio::sync::mpsc;
 
 use super::certificate::{server_tls, warn_of_trouble, watch_certificate};
 use super::error::StartError;
+use super::interception::SharedCa;
 use crate::admin::{RunOrder, RunPort, RunRefused, RunRequest};
 use crate::config;
-use crate::config::Config;
+use crate::config::{AuthRequirement, Config};
 use crate::payments::{Payments, RunAccount, RunTerms};
 use crate::proxy;
 use crate::proxy::Acceptor;
-use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
+use crate::proxy::authenticate::AuthenticateLayer;
 use crate::proxy::frontend::{
-    CaFiles, FrontendLayer, MetricsEndpoint, MetricsSource, Page, Readiness, ReverseRoute, RouteToken,
+    FrontendLayer, MetricsEndpoint, MetricsSource, Page, Readiness, ReverseRoute, RouteToken,
 };
-use crate::proxy::intercept::Interception;
+use crate::proxy::rulebook::CurrentRules;
 use crate::proxy::stack::{ProxyService, Stack};
 use crate::shutdown::Shutdown;
-use crate::tls;
 use crate::tls::ServerTls;
 use crate::workers::Workers;
 
@@ -49,8 +49,8 @@ pub(super) struct Served<'a> {
     pub config: &'a Config,
     pub stacks: Workers<Stack>,
     pub settings: proxy::ProxySettings,
-    /// The certificate of the local CA, if HTTPS is intercepted.
-    pub ca: Option<CaFiles>,
+    /// The CA of intercepted tunnels.
+    pub ca: SharedCa,
     /// Whether there is a wallet.
     pub pays: bool,
     /// The token that protects the routes of a proxy that pays or has clients.
@@ -59,8 +59,8 @@ pub(super) struct Served<'a> {
     pub readiness: Readiness,
     /// What it has counted and measured.
     pub metrics: Arc<dyn MetricsSource>,
-    /// Knows the clients, if there are any.
-    pub authenticator: Option<Arc<Authenticator>>,
+    /// The rules, which a reload replaces.
+    pub rules: CurrentRules,
 }
 
 /// Orders of ports for runs, and the service that pays for them.
@@ -71,7 +71,7 @@ pub(super) struct RunOrders {
 
 impl Served<'_> {
     fn authenticate(&self, listen: SocketAddr) -> AuthenticateLayer {
-        AuthenticateLayer::new(self.authenticator.clone(), self.config.needs_client(listen))
+        AuthenticateLayer::new(self.rules.clone(), self.config.auth == AuthRequirement::Required, listen)
     }
 
     fn token(&self, listen: SocketAddr) -> Option<RouteToken> {
@@ -85,13 +85,14 @@ impl Served<'_> {
 
     /// The service of a proxy port at this address.
     fn proxy(&self, listen: SocketAddr, tls: Option<&ServerTls>, since: SystemTime) -> Workers<ProxyService> {
-        let page = Page { ca: self.ca.clone(), pays: self.pays, since };
+        let page = Page { ca: None, pays: self.pays, since };
         let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let upgrade = self.config.upstream.upgrade.clone();
         let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
         let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&self.config.names));
-        let metrics = MetricsEndpoint::for_clients(Arc::clone(&self.metrics), self.authenticator.clone());
+        let metrics = MetricsEndpoint::for_clients(Arc::clone(&self.metrics), self.rules.clone());
         let frontend = frontend.with_readiness(self.readiness.clone()).with_metrics(metrics);
+        let frontend = frontend.with_ca(Arc::clone(&self.ca.files));
         let authenticate = self.authenticate(listen);
         self.stacks.map(|stack| stack.proxy(frontend.clone(), authenticate.clone()))
     }
@@ -123,7 +124,8 @@ impl Served<'_> {
         since: SystemTime,
         shutdown: &Shutdown,
     ) -> Result<RunPort, RunRefused> {
-        let budget = request.budget.map(|text| self.config.run_budget(&text)).transpose();
+        let assets = payments.approvals().assets();
+        let budget = request.budget.map(|text| Config::run_budget(&text, &assets)).transpose();
         let budget = budget.map_err(RunRefused::Budget)?;
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
         let acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
@@ -187,7 +189,7 @@ impl Ports {
             let endpoint = MetricsEndpoint::open(Arc::clone(&served.metrics));
             let frontend = FrontendLayer::routes(address, Vec::new(), None, Vec::new());
             let frontend = frontend.with_names(Arc::clone(&served.config.names)).with_metrics(endpoint);
-            let authenticate = AuthenticateLayer::new(None, false);
+            let authenticate = AuthenticateLayer::open();
             let service = served.stacks.map(|stack| stack.routes(frontend.clone(), authenticate.clone()));
             proxy::serve(acceptor, service, served.settings(None), shutdown.clone())
         });
@@ -224,10 +226,4 @@ async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, S
 fn mapped(route: &config::RouteConfig) -> ReverseRoute {
     let config::RouteConfig { prefix, scheme, authority, base, listen: _, is_tls: _, client } = route.clone();
     ReverseRoute { prefix, scheme, authority, base, client }
-}
-
-/// The certificate that clients must trust for intercepted hosts.
-pub(super) fn ca_files(interception: &Interception) -> CaFiles {
-    let certificate = interception.leaves.authority().certificate();
-    CaFiles { pem: tls::pem(certificate).into(), der: certificate.to_vec().into() }
 }

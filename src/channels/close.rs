@@ -122,12 +122,13 @@ impl Channels {
         seller_url: &str,
         denied: OperationError,
     ) -> Result<(), OperationError> {
-        match self.close_denied.action {
+        let hook = self.payments.close_denied();
+        match hook.action {
             CloseDenied::Keep => return Err(denied),
             CloseDenied::Abort => return Err(OperationError::Denied(denied.to_string())),
             CloseDenied::CloseAlone => {}
         }
-        if let Some(webhook) = &self.close_denied.webhook {
+        if let Some(webhook) = &hook.webhook {
             let status = match denied {
                 OperationError::Seller(SellerError::Refused { status, .. }) => Some(status),
                 _ => None,

@@ -6,7 +6,6 @@ use super::approver::CloseApprover;
 use super::seller::SellerEndpoint;
 use crate::chain::NetworkAccount;
 use crate::payments::Payments;
-use crate::protocol::policy::{CloseDenied, Hook};
 
 /// Opens, tops up, closes and settles channels; cheap to clone.
 #[derive(Clone, Debug)]
@@ -14,22 +13,20 @@ pub struct Channels {
     pub(super) payments: Payments,
     pub(super) seller: Arc<dyn SellerEndpoint>,
     pub(super) approver: Arc<dyn CloseApprover>,
-    pub(super) close_denied: Hook<CloseDenied>,
     /// The payer's accounts on the networks without channels.
     pub(super) networks: Arc<[Arc<NetworkAccount>]>,
 }
 
 impl Channels {
-    /// Operates on the channels of `payments`. If a seller does not sign, `close_denied` decides, after asking
-    /// `approver` if it names a webhook.
+    /// Operates on the channels of `payments`. If a seller does not sign, the hook `cooperative_close_denied` decides, after
+    /// asking `approver` if it names a webhook.
     #[must_use]
     pub fn new(
         payments: Payments,
         seller: Arc<dyn SellerEndpoint>,
         approver: Arc<dyn CloseApprover>,
-        close_denied: Hook<CloseDenied>,
     ) -> Self {
-        Self { payments, seller, approver, close_denied, networks: Arc::default() }
+        Self { payments, seller, approver, networks: Arc::default() }
     }
 
     /// The same with the payer's accounts on networks without channels, for allowances.

@@ -22,6 +22,7 @@ use crate::payments::journal;
 use crate::payments::journal::Journal;
 use crate::protocol::policy::{Allow, Rule};
 use crate::protocol::{Account, Address, AssetId};
+use crate::telemetry::LogLevels;
 use crate::tls;
 use crate::tls::{Authority, AuthorityError};
 
@@ -82,11 +83,10 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
             report.good("pay", &format!("client {client}: {}", describe(rule)));
         }
     }
-    match app::authenticator(&config) {
-        Ok(None) => {}
-        Ok(Some(_)) => {
-            for client in &config.clients {
-                report.good("client", &client.client.name);
+    match app::known_clients(&config) {
+        Ok(clients) => {
+            for client in clients.iter() {
+                report.good("client", &client.name);
             }
         }
         Err(error) => report.wrong("client", &error),
@@ -122,6 +122,9 @@ async fn start(config: &Config, report: &mut CheckReport) {
             Ok(()) => report.good("log", &file.display()),
             Err(error) => report.wrong("log", &error),
         }
+    }
+    if let Err(error) = LogLevels::new(config.log.filter.as_deref(), app::DEFAULT_FILTER) {
+        report.wrong("log", &error);
     }
     let state = app::inspect_state(&config.state_dir);
     match &state {

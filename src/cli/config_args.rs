@@ -67,6 +67,18 @@ impl ConfigArgs {
         Ok(std::path::absolute(path)?)
     }
 
+    /// The same also if the configuration is invalid by now, as long as it says where the state directory is: the running
+    /// proxy explains what is wrong.
+    ///
+    /// # Errors
+    /// The state directory is not known.
+    pub(super) fn socket_of_running(&self) -> anyhow::Result<PathBuf> {
+        if self.state_dir.is_some() {
+            return self.socket();
+        }
+        Ok(admin::socket(&Config::state_dir_of(self.file().as_deref())?))
+    }
+
     /// The admin socket of the proxy.
     ///
     /// # Errors

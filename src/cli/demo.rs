@@ -77,7 +77,7 @@ const ETHER: u64 = 1_000_000_000_000_000_000;
 /// Runs the demo until a signal ends it.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
+    shutdown.on_signals(None)?;
     let directory = tempfile::Builder::new().prefix("tollpass-demo-").tempdir()?;
     let devchain = DevChain::spawn(chain::DevChainSettings {
         listen: local(args.rpc_port),

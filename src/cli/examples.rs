@@ -99,6 +99,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("tollpass resume", "list the paused hosts"), ("tollpass resume api.example.com", "pay it again")],
     ),
     (
+        "reload",
+        &[
+            ("tollpass reload", "after a change of the configuration"),
+            ("tollpass reload --json", "what has changed, for scripts"),
+        ],
+    ),
+    (
         "ca",
         &[
             ("tollpass ca", "what it is, and what trusts it"),

@@ -28,6 +28,7 @@ mod output;
 pub mod pending;
 mod process;
 mod progress;
+pub mod reload;
 pub mod report;
 pub mod resume;
 pub mod run;
@@ -55,7 +56,7 @@ Environment variables:
   TOLLPASS_WALLET_PASSWORD  The password of the keystore
   TOLLPASS_WALLET_PASSWORD_FILE
                             A file with that password
-  TOLLPASS_LOG              The log filter, such as \"debug\" or \"warn,tollpass::chain=trace\";
+  TOLLPASS_LOG              The log filter, which overrides log.filter, such as \"debug\" or \"warn,tollpass::chain=trace\";
                             libraries log at \"info\" at most unless named: \"debug,h2=debug\"
   TOLLPASS_LOG_FORMAT       The log format, \"text\" or \"json\"
   TOLLPASS_...              Any other key of the configuration, which overrides the file:
@@ -129,6 +130,8 @@ pub enum Command {
     Thaw(freeze::FreezeArgs),
     /// Pay a paused host again
     Resume(resume::ResumeArgs),
+    /// Read the configuration of the running proxy again
+    Reload(reload::ReloadArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
     /// Ask a proxy on this machine whether it serves, or is ready to pay
@@ -151,7 +154,7 @@ impl Command {
         match self {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,tollpass::paid=info,tollpass::payments=info,tollpass::proxy::pay=info",
-            Self::Serve(_) => "info",
+            Self::Serve(_) => app::DEFAULT_FILTER,
             Self::Run(_)
             | Self::Report(_)
             | Self::Env(_)
@@ -169,6 +172,7 @@ impl Command {
             | Self::Freeze(_)
             | Self::Thaw(_)
             | Self::Resume(_)
+            | Self::Reload(_)
             | Self::Ca(_)
             | Self::Healthcheck(_)
             | Self::Example(_)
@@ -194,7 +198,8 @@ impl Command {
             | Self::Status(_)
             | Self::Freeze(_)
             | Self::Thaw(_)
-            | Self::Resume(_) => true,
+            | Self::Resume(_)
+            | Self::Reload(_) => true,
             Self::Budget(args) => args.command.is_some(),
             Self::Serve(_)
             | Self::Run(_)
@@ -254,7 +259,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let output = match &arguments.command {
         Command::Serve(args) => app::log_output(&args.load()?.log)?,
-        _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE },
+        _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE, filter: None },
     };
     let log = telemetry::start(arguments.log_format, arguments.command.default_filter(), output)?;
     let ended = match arguments.command {
@@ -283,6 +288,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Freeze(args) => wait_for(freeze::run(args, true)),
         Command::Thaw(args) => wait_for(freeze::run(args, false)),
         Command::Resume(args) => wait_for(resume::run(args)),
+        Command::Reload(args) => wait_for(reload::run(args)),
         Command::Ca(args) => wait_for(async move { ca::run(&args).await }),
         Command::Healthcheck(args) => wait_for(healthcheck::run(args)),
         Command::Check(args) => wait_for(check::run(args)),

@@ -1,13 +1,15 @@
 //! `tollpass serve`: runs the proxy.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use clap::Args;
+use tokio::sync::mpsc;
 
 use super::config_args::ConfigArgs;
 use super::output::announce;
 use super::service_manager;
-use crate::app::App;
+use crate::app::{App, ReloadSource, ReloadStage};
 use crate::config::{Config, listen_address};
 use crate::shutdown::Shutdown;
 
@@ -24,8 +26,9 @@ With --dry-run, tollpass does everything except signing: it reads offers, applie
 end. The key is not opened and the node not contacted, so the channel contract's token
 is not known: prices in it are base units, and pass a max_price with a symbol.
 
-SIGTERM, SIGINT and SIGHUP shut down gracefully, within limits.drain_timeout; a second
-one stops at once.";
+SIGTERM and SIGINT shut down gracefully, within limits.drain_timeout; a second one stops
+at once. So does SIGHUP if there is a terminal: it was closed. Without a terminal, SIGHUP
+reads the configuration again, like `tollpass reload`.";
 
 /// Run the proxy
 #[derive(Clone, Debug, Args)]
@@ -53,6 +56,11 @@ impl ServeArgs {
     }
 }
 
+/// Whether this process has a terminal, which sends a SIGHUP when it is closed.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// Runs the proxy. The first line on standard output is the address that it listens on.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.load()?;
@@ -63,11 +71,38 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tracing::info!("{}", args.config.without_wallet());
     }
     let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
+    // One is enough: what is read once it is handled is newer than all of them.
+    let (hang_up, mut hang_ups) = mpsc::channel::<()>(1);
+    let reloads_on_hang_up = !has_terminal();
+    shutdown.on_signals(reloads_on_hang_up.then(|| -> Box<dyn Fn() + Send> {
+        Box::new(move || {
+            let _ = hang_up.try_send(());
+        })
+    }))?;
     let mut app = App::build(config, None, shutdown.clone()).await?;
     if let Err(error) = app.open_status() {
         tracing::info!("commands such as `tollpass env` cannot find this proxy by itself: {error}");
     }
+    let again = args.clone();
+    let load = move || again.load().map_err(|error| format!("{error:#}"));
+    let tell = |stage| match stage {
+        ReloadStage::Begins => service_manager::tell_of_reload(),
+        ReloadStage::HasEnded => service_manager::tell_of_readiness(),
+    };
+    let reloads = app.reload_from(ReloadSource { load: Arc::new(load), tell });
+    let stopping = shutdown.clone();
+    shutdown.spawn(async move {
+        loop {
+            tokio::select! {
+                Some(()) = hang_ups.recv() => {
+                    tracing::info!("SIGHUP: reading the configuration again");
+                    reloads.request();
+                }
+                () = stopping.stopping() => return,
+                else => return,
+            }
+        }
+    });
     let dry_run = args.dry_run.then(|| app.dry_run());
     if dry_run.is_none() {
         tokio::select! {

@@ -114,6 +114,8 @@ impl PolicyBuilder {
             Rule { host, port, allow }
         };
         Policy {
+            version: 0,
+            clients: Arc::default(),
             rules: rules.into_iter().map(rule).collect(),
             distinguishes_clients: false,
             budgets: Vec::new(),

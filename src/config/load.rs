@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use ::config::{Map, Value, ValueKind};
+use ::config::ValueKind;
 use serde_json::json;
 
 use super::authorization_limits::authorization_limits;
@@ -24,6 +24,8 @@ use super::listener::{Exposure, TlsFiles};
 use super::log::LogConfig;
 use super::network::NetworkConfig;
 use super::raw_value::InvalidValue;
+use super::reload;
+use super::reload::ConfigSource;
 use super::route::RouteConfig;
 use super::rules::both_or_neither;
 use super::section::{Issues, Section};
@@ -177,6 +179,19 @@ pub struct Config {
     pub limits: Limits,
     /// What is valid but probably a mistake.
     pub warnings: Vec<String>,
+    /// What it was read from.
+    pub(super) source: ConfigSource,
+}
+
+/// What a running proxy makes of a newer configuration.
+#[derive(Clone, Debug)]
+pub struct ReloadedConfig {
+    /// What applies from now on.
+    pub config: Config,
+    /// The keys that have changed, and apply.
+    pub changed: Vec<String>,
+    /// The keys that have changed, and need a restart.
+    pub needs_restart: Vec<String>,
 }
 
 impl Config {
@@ -186,6 +201,24 @@ impl Config {
     /// [`ConfigError`], with every issue found.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         Self::check(&read(file)?, file)
+    }
+
+    /// The state directory of a configuration that may be invalid otherwise.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if that cannot be known: then it has every issue.
+    pub fn state_dir_of(file: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        let (mut environment, base) = variables(file)?;
+        // The warnings about them are those of `load`.
+        let _ = (source::without_services(&mut environment), source::without_misspelt(&mut environment));
+        if let Ok((root, _)) = source::merge(&read(file)?, &environment) {
+            let issues = Issues::new(Vec::new(), &TOP);
+            let top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, &issues);
+            if let Some(path) = state_dir(&top, &base, &environment) {
+                return Ok(path);
+            }
+        }
+        Self::load(file).map(|config| config.state_dir)
     }
 
     /// The text of a configuration file with a key set to a value, TOML or else a string. The result is valid; nothing is
@@ -233,26 +266,32 @@ impl Config {
         environment: &BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
         let fail = |issues| ConfigError { file: None, issues };
-        let environment = &mut environment.clone();
-        let services = source::without_services(environment);
-        let misspelt = source::without_misspelt(environment);
-        let (root, of_entries) = source::merge(text, environment).map_err(|issue| fail(vec![issue]))?;
-        let base = BasePaths { directory: directory.to_owned(), home: absolute_in(environment, "HOME") };
-        let state_home = absolute_in(environment, "XDG_STATE_HOME");
-        let state_home = state_home.or_else(|| base.home.as_ref().map(|home| home.join(".local/state")));
+        let mut environment = environment.clone();
+        let services = source::without_services(&mut environment);
+        let misspelt = source::without_misspelt(&mut environment);
+        let (root, of_entries) = source::merge(text, &environment).map_err(|issue| fail(vec![issue]))?;
+        let (text, directory) = (text.to_owned(), directory.to_owned());
+        let mut config = Self::from_source(ConfigSource { root, text, directory, environment }, of_entries)?;
+        config.warnings.extend(services);
+        config.warnings.extend(misspelt);
+        Ok(config)
+    }
 
-        let issues = Issues::new(of_entries, &TOP);
-        let config = assemble(root, &base, state_home, environment, &issues);
+    /// Reads what a file and the environment were merged into, with issues that were found before.
+    fn from_source(source: ConfigSource, issues: Vec<ConfigIssue>) -> Result<Self, ConfigError> {
+        let fail = |issues| ConfigError { file: None, issues };
+        let environment = &source.environment;
+        let base = BasePaths { directory: source.directory.clone(), home: absolute_in(environment, "HOME") };
+        let issues = Issues::new(issues, &TOP);
+        let config = assemble(&source, &base, &issues);
         match (config, issues.into_result()) {
             (Some(mut config), Ok(renamed)) => {
                 config.warnings.extend(renamed);
-                config.warnings.extend(services);
-                config.warnings.extend(misspelt);
                 Ok(config)
             }
             (_, issues) => {
                 let mut issues = issues.err().unwrap_or_default();
-                let lines = KeyLines::new(text);
+                let lines = KeyLines::new(&source.text);
                 for issue in &mut issues {
                     let is_from_file = !environment.contains_key(&variable(&issue.key));
                     issue.line = lines.of(&issue.key).filter(|_| is_from_file);
@@ -262,18 +301,42 @@ impl Config {
         }
     }
 
+    /// The configuration that applies once a running proxy has read `newer`, which is valid: what needs a restart is as before.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the new keys are not valid together with those.
+    pub fn reloaded(&self, newer: &Self) -> Result<ReloadedConfig, ConfigError> {
+        let differences = self.source.differences(&newer.source, &TOP);
+        let source = self.source.reloaded(&newer.source, &TOP);
+        let mut config = Self::from_source(source, Vec::new())?;
+        if config.listen != self.listen {
+            config.listen_on(self.listen)?;
+        }
+        config.is_tls = self.is_tls;
+        config.usual_listen = self.usual_listen;
+        config.state_dir.clone_from(&self.state_dir);
+        config.runtime_dir.clone_from(&self.runtime_dir);
+        let (changed, needs_restart) = differences.into_iter().partition(|key| reload::applies(key));
+        Ok(ReloadedConfig { config, changed, needs_restart })
+    }
+
+    /// The line of a key in the file, or of its table; `None` if it is not from the file.
+    pub fn line_of(&self, key: &str) -> Option<usize> {
+        KeyLines::new(&self.source.text).of(key)
+    }
+
     /// Whether every request to a port at `listen` needs the token of a client.
     pub fn needs_client(&self, listen: SocketAddr) -> bool {
         let is_exposed = !self.clients.is_empty() && !listen.ip().to_canonical().is_loopback();
         self.auth == AuthRequirement::Required || is_exposed
     }
 
-    /// The budget of a run, written like a limit of a `[[budget]]`.
+    /// The budget of a run, written like a limit of a `[[budget]]`, in one of these tokens.
     ///
     /// # Errors
     /// What is wrong with it, and what to write instead.
-    pub fn run_budget(&self, text: &str) -> Result<(BudgetUnit, BudgetAmount), String> {
-        budget::of_run(text, &self.assets)
+    pub fn run_budget(text: &str, assets: &[KnownAsset]) -> Result<(BudgetUnit, BudgetAmount), String> {
+        budget::of_run(text, assets)
     }
 
     /// Listens on `address` instead, under the same rules.
@@ -334,13 +397,18 @@ fn absolute_in(environment: &BTreeMap<String, String>, name: &str) -> Option<Pat
     environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-fn assemble(
-    root: Map<String, Value>,
-    base: &BasePaths,
-    state_home: Option<PathBuf>,
-    environment: &BTreeMap<String, String>,
-    issues: &Issues,
-) -> Option<Config> {
+/// The directory for all state, or the default one.
+fn state_dir(top: &Section<'_>, base: &BasePaths, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let state_home = || {
+        let state_home = absolute_in(environment, "XDG_STATE_HOME");
+        state_home.or_else(|| base.home.as_ref().map(|home| home.join(".local/state")))
+    };
+    let written = top.read("state_dir", |value| base.path(value));
+    written.or_else(|| state_home().map(|home| home.join("tollpass")))
+}
+
+fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<Config> {
+    let (root, environment) = (source.root.clone(), &source.environment);
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
     let tls = listener::tls(&top, base);
@@ -355,8 +423,7 @@ fn assemble(
     });
     let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
     let connect_ports = top.read("connect_ports", values::ports).unwrap_or_default();
-    let state_dir = top.read("state_dir", |value| base.path(value));
-    let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
+    let state_dir = state_dir(&top, base, environment);
     if state_dir.is_none() && !top.has("state_dir") {
         top.issue(
             "state_dir",
@@ -438,6 +505,8 @@ fn assemble(
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
     let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;
     let policy = Policy {
+        version: 0,
+        clients: Arc::default(),
         rules,
         distinguishes_clients,
         budgets,
@@ -477,5 +546,6 @@ fn assemble(
         log,
         limits,
         warnings,
+        source: source.clone(),
     })
 }

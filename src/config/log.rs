@@ -20,6 +20,8 @@ pub(super) static LOG: Table = Table::new(
         /// Log a line for each request once it has ended: client, the name of its [[client]], method, origin, status,
         /// bytes, time, and how tollpass handled it.
         "access": Shape::Boolean(false),
+        /// What to log, such as "warn" or "info,tollpass::chain=debug"; if absent, "info". TOLLPASS_LOG overrides it.
+        "filter": Shape::Text(r"\S"),
         /// Log to this file instead of standard error. Other users cannot read it.
         "file": Shape::Path,
         /// When the file reaches this size, rename it to FILE.1, FILE.1 to FILE.2 and so on, and start a new one.
@@ -37,6 +39,8 @@ pub(super) static LOG: Table = Table::new(
 pub struct LogConfig {
     /// Whether each request gets a line in the log.
     pub access: bool,
+    /// What is logged; not checked here.
+    pub filter: Option<String>,
     /// The file to log to instead of standard error.
     pub file: Option<PathBuf>,
     /// The size at which the file is renamed, in bytes.
@@ -56,6 +60,7 @@ impl LogConfig {
 pub(super) fn read(section: &Section<'_>, base: &BasePaths) -> LogConfig {
     LogConfig {
         access: section.read("access", values::boolean).unwrap_or(false),
+        filter: section.read("filter", |value| Ok(values::text(value)?.to_owned())),
         file: section.read("file", |value| base.path(value)),
         file_size: section.quantity("file_size", FILE_SIZE),
         kept_files: section.count("kept_files", KEPT_FILES),

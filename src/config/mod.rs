@@ -34,6 +34,7 @@ mod origin;
 mod policy;
 mod price;
 mod raw_value;
+mod reload;
 mod renamed;
 mod route;
 mod rules;
@@ -49,12 +50,12 @@ mod wallet;
 
 pub use self::builder::PolicyBuilder;
 pub use self::chain::ChainConfig;
-pub use self::client::ClientConfig;
+pub use self::client::{AuthRequirement, ClientConfig};
 pub use self::intercept::CaSource;
 #[cfg(feature = "testing")]
 pub use self::intercept::InterceptConfig;
 pub use self::issue::{ConfigError, ConfigIssue};
-pub use self::load::Config;
+pub use self::load::{Config, ReloadedConfig};
 pub use self::log::LogConfig;
 pub use self::network::NetworkConfig;
 pub use self::origin::{OriginTlsConfig, OriginTrust};

@@ -51,14 +51,23 @@ pub(super) fn shown(
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<ShownKey>, ConfigIssue> {
     let (values, _) = source::merge(text, environment)?;
-    let mut listing = KeyListing { lines: KeyLines::new(text), keys: Vec::new() };
+    let mut listing = KeyListing { lines: KeyLines::new(text), keys: Vec::new(), is_public: true };
     listing.table(top, values, "", true);
     Ok(listing.keys)
+}
+
+/// The whole values of all keys that apply, to compare them. They may contain secrets.
+pub(super) fn values(top: &'static Table, root: Map<String, Value>) -> BTreeMap<String, serde_json::Value> {
+    let mut listing = KeyListing { lines: KeyLines::new(""), keys: Vec::new(), is_public: false };
+    listing.table(top, root, "", true);
+    listing.keys.into_iter().map(|shown| (shown.key, shown.value)).collect()
 }
 
 struct KeyListing<'a> {
     lines: KeyLines<'a>,
     keys: Vec<ShownKey>,
+    /// Whether what may be a secret is left out.
+    is_public: bool,
 }
 
 impl KeyListing<'_> {
@@ -84,6 +93,10 @@ impl KeyListing<'_> {
                     }
                 }
                 (Shape::Tables(inner, _), Some((_, ValueKind::Array(entries)))) => {
+                    if !self.is_public {
+                        // An empty list differs from none.
+                        self.add(path.clone(), json!(entries.len()), KeyOrigin::Default);
+                    }
                     for (index, entry) in entries.into_iter().enumerate() {
                         if let ValueKind::Table(values) = entry.kind {
                             self.table(inner, values, &format!("{path}[{index}]"), false);
@@ -95,7 +108,8 @@ impl KeyListing<'_> {
                         true => KeyOrigin::Variable(variable(&path)),
                         false => KeyOrigin::Line(self.lines.of(&path)),
                     };
-                    self.add(path, public(spec, json(&value)), from);
+                    let value = json(&value);
+                    self.add(path, if self.is_public { public(spec, value) } else { value }, from);
                 }
                 (_, None) => {
                     if let Some(default) = default_of(spec).filter(|_| has_defaults) {

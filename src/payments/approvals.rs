@@ -27,7 +27,7 @@ const LONGEST_URL: usize = 200;
 pub(crate) struct OperatorApprovals {
     waiting: Arc<Mutex<WaitingRequests>>,
     standing: Arc<Mutex<StandingApprovals>>,
-    assets: Arc<[KnownAsset]>,
+    assets: Arc<Mutex<Arc<[KnownAsset]>>>,
     limit: usize,
     standing_limit: usize,
     within: Duration,
@@ -144,7 +144,7 @@ impl OperatorApprovals {
         Self {
             waiting,
             standing: Arc::new(Mutex::new(StandingApprovals::new(standing))),
-            assets,
+            assets: Arc::new(Mutex::new(assets)),
             limit: limits.max_approvals,
             standing_limit: limits.standing_approvals,
             within: limits.approval_timeout,
@@ -216,7 +216,7 @@ impl OperatorApprovals {
     /// The standing approvals that have not ended.
     #[must_use]
     pub fn standing(&self) -> Vec<ListedApproval> {
-        listed_approvals(lock(&self.standing).current(), &self.assets)
+        listed_approvals(lock(&self.standing).current(), &self.assets())
     }
 
     /// A pending payment, and the standing approval for payments like it, not recorded yet.
@@ -303,7 +303,17 @@ impl OperatorApprovals {
 
     /// The price with its symbol, if its asset is known.
     pub(crate) fn show(&self, price: &Money) -> String {
-        shown_price(price, &self.assets)
+        shown_price(price, &self.assets())
+    }
+
+    /// The tokens whose symbols are shown.
+    pub(crate) fn assets(&self) -> Arc<[KnownAsset]> {
+        Arc::clone(&lock(&self.assets))
+    }
+
+    /// Shows the symbols of these tokens from now on.
+    pub(super) fn set_assets(&self, assets: Arc<[KnownAsset]>) {
+        *lock(&self.assets) = assets;
     }
 }
 

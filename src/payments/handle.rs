@@ -43,7 +43,7 @@ use crate::protocol::budget::{BudgetNotice, BudgetView};
 use crate::protocol::engine::{
     Engine, HostName, Input, OpFailure, OpRefused, PurchaseId, PurchaseKey, host_name,
 };
-use crate::protocol::policy::{KnownAsset, SpendLimit};
+use crate::protocol::policy::{CloseDenied, Hook, KnownAsset, SpendLimit};
 use crate::protocol::quote::RequestId;
 use crate::protocol::schemes::SignIn;
 use crate::protocol::{
@@ -164,6 +164,18 @@ impl Payments {
             let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.downgrade());
             tokio::spawn(DoubtWatcher::new(network, engine, mailbox, limits).run());
         }
+    }
+
+    /// Pays by this policy from now on, also for requests that wait; `assets` are the tokens whose symbols are shown. Budgets
+    /// keep what was spent, and a request of a client that the policy does not know gets no further payment.
+    pub(crate) fn set_policy(&self, policy: Arc<Policy>, assets: Arc<[KnownAsset]>) {
+        self.engine.submit(Input::Policy(policy));
+        self.approvals.set_assets(assets);
+    }
+
+    /// What to do if a seller does not sign that a channel be closed.
+    pub(crate) fn close_denied(&self) -> Hook<CloseDenied> {
+        self.engine.lock().engine.policy().hooks.cooperative_close_denied.clone()
     }
 
     /// The remembered prices.

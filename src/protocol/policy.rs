@@ -11,11 +11,13 @@ mod hooks;
 mod host_pattern;
 mod hosts;
 mod known_asset;
+mod known_clients;
 mod limit;
 mod marks;
 mod preference;
 mod price_limit;
 mod rule;
+mod user_policy;
 
 pub use authorization_limits::AuthorizationLimits;
 pub use browsers::Browsers;
@@ -30,8 +32,10 @@ pub use hooks::{
 pub use host_pattern::HostPattern;
 pub use hosts::Hosts;
 pub use known_asset::{KnownAsset, TokenDomain, shown_price, well_known};
-pub use limit::SpendLimit;
+pub use known_clients::{KnownClients, ProvenClient, TokenDigest};
+pub use limit::{SpendLimit, SpendOrigin};
 pub use marks::{Mark, Marks};
 pub use preference::Preference;
 pub use price_limit::PriceLimit;
-pub use rule::{Allow, Policy, Rule};
+pub use rule::{Allow, Rule};
+pub use user_policy::Policy;

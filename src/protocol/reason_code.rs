@@ -189,7 +189,7 @@ reason_codes! {
     AnswerWithheld = "answer-withheld",
     /// The proxy needs the token of a client.
     TokenRequired = "token-required",
-    /// No client has this name and token.
+    /// No client has this name and token, or no longer.
     WrongToken = "wrong-token",
     /// Too many attempts with a wrong name or token.
     TooManyAttempts = "too-many-attempts",

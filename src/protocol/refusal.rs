@@ -32,6 +32,15 @@ pub enum Refusal {
         /// The host that asks for payment.
         host: String,
     },
+    /// The client was removed, or has another token, since the request or its connection began.
+    #[error(
+        "the [[client]] {client} of this request or connection was removed since, or has another token: connect again with one \
+         that is still valid"
+    )]
+    ClientRemoved {
+        /// The client.
+        client: String,
+    },
     /// The first matching rule denies it.
     #[error("a [[pay]] rule denies {host}")]
     Denied {

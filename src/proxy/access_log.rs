@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -31,7 +32,8 @@ pub struct AccessLog<S> {
 /// The layer of [`AccessLog`].
 #[derive(Clone, Debug)]
 pub struct AccessLogLayer {
-    is_on: bool,
+    /// Shared by all clones.
+    is_on: Arc<AtomicBool>,
     is_in_tunnel: bool,
     /// Absent if they cannot be read.
     counts: Option<Arc<RequestCounts>>,
@@ -41,7 +43,12 @@ impl AccessLogLayer {
     /// A layer that logs, or one that does nothing.
     #[must_use]
     pub fn new(is_on: bool) -> Self {
-        Self { is_on, is_in_tunnel: false, counts: None }
+        Self { is_on: Arc::new(is_on.into()), is_in_tunnel: false, counts: None }
+    }
+
+    /// Logs the requests that begin from now on, or does not; also with all clones.
+    pub fn switch(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::Relaxed);
     }
 
     /// The same, which also counts requests.
@@ -60,7 +67,9 @@ impl AccessLogLayer {
     }
 
     fn begin(&self, request: &Request<Body>) -> Option<AccessRecord> {
-        if !self.is_on || !tracing::enabled!(target: "tollpass::access", tracing::Level::INFO) {
+        if !self.is_on.load(Ordering::Relaxed)
+            || !tracing::enabled!(target: "tollpass::access", tracing::Level::INFO)
+        {
             return None;
         }
         Some(AccessRecord {

@@ -8,7 +8,8 @@ use http::Uri;
 use http::uri::Authority;
 
 use super::client_connection::ClientConnection;
-use crate::protocol::policy::ProxyClient;
+use crate::protocol::Policy;
+use crate::protocol::policy::{ProvenClient, ProxyClient};
 
 /// The request carries a payment: nothing below sends it twice, unless the origin states that it did not process it.
 #[derive(Clone, Copy, Debug)]
@@ -51,15 +52,30 @@ pub(crate) struct MappedUrl(pub(crate) Uri);
 /// The authenticated client of a request and, for the access log, of its response.
 #[derive(Clone, Debug)]
 pub struct RequestClient {
-    pub(crate) client: Arc<ProxyClient>,
-    /// Whether the request, or the `CONNECT` of its tunnel, had the client's credentials; a route has a token instead.
-    pub(crate) has_credentials: bool,
+    /// The request, or the `CONNECT` of its tunnel, has proven that; a route has a token instead.
+    pub(crate) proven: ProvenClient,
+    /// The version of the policy then.
+    pub(crate) version: u64,
 }
 
 impl RequestClient {
     /// Its name in logs.
     pub(crate) fn name(&self) -> &str {
-        &self.client.name
+        &self.proven.client.name
+    }
+
+    /// Whether the request, or the `CONNECT` of its tunnel, had the client's credentials.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.proven.digest.is_some()
+    }
+
+    /// The client as the policy has it by now; `None` if it was removed, or has another token.
+    pub(crate) fn by_now<'a>(&'a self, policy: &'a Policy) -> Option<&'a Arc<ProxyClient>> {
+        if self.version == policy.version {
+            Some(&self.proven.client)
+        } else {
+            policy.clients.still(&self.proven)
+        }
     }
 }
 

@@ -47,6 +47,7 @@ use super::message::body::Body;
 use super::message::target as message_target;
 use super::message::{validate, via};
 use super::request_span;
+use super::rulebook::CurrentRules;
 use super::tunnel::splice::{Prefixed, Traffic, TunnelEnd, TunnelLimits, client_stream, splice};
 use super::upstream::client::UpstreamClient;
 use super::upstream::egress::Reach;
@@ -55,33 +56,23 @@ use crate::error_chain::with_causes;
 use crate::hosts::host::canonical;
 use crate::mutex::lock;
 use crate::protocol::ReasonCode;
-use crate::protocol::policy::Hosts;
 use crate::proxy::request_service::RequestService;
 use crate::tls::Leaves;
 
 /// How many different warnings are logged; each may name a host.
 const MOST_WARNINGS: usize = 64;
 
-/// The hosts to intercept, and the certificates for them.
-#[derive(Debug)]
-pub struct Interception {
-    /// The hosts whose tunnels are read.
-    pub hosts: Hosts,
-    /// The certificates to present instead of theirs.
-    pub leaves: Leaves,
-}
-
 /// Serves the requests inside `CONNECT` tunnels with the inner service.
 #[derive(Clone, Debug)]
 pub struct InterceptService<S> {
     inner: S,
-    context: Option<Arc<InterceptContext>>,
+    context: Arc<InterceptContext>,
 }
 
 /// The state that all intercepted tunnels of a worker share.
 #[derive(Clone, Debug)]
 struct InterceptContext {
-    interception: Arc<Interception>,
+    rules: CurrentRules,
     upstream: Arc<UpstreamClient>,
     http_1: Http1Server,
     http_2: http2::Builder<TokioExecutor>,
@@ -94,37 +85,32 @@ struct InterceptContext {
 
 /// The layer of [`InterceptService`].
 #[derive(Clone, Debug)]
-pub struct InterceptLayer(Option<Arc<InterceptContext>>);
+pub struct InterceptLayer(Arc<InterceptContext>);
 
 impl InterceptLayer {
-    /// Reads tunnels over the connections of `forward`; without an interception all tunnels are blind. `access_log` logs
-    /// the requests inside.
+    /// Reads the tunnels that `rules` name over the connections of `forward`; all others are blind. `access_log` logs the
+    /// requests inside.
     #[must_use]
-    pub fn new(forward: &Forward, interception: Option<Interception>, access_log: AccessLogLayer) -> Self {
-        Self(interception.map(|interception| {
-            let upstream = forward.upstream();
-            let settings = &upstream.settings;
-            Arc::new(InterceptContext {
-                http_1: Http1Server::new(settings),
-                http_2: http2_builder(settings),
-                timeout: settings.limits.head_timeout,
-                limits: TunnelLimits::new(settings),
-                access_log,
-                warned: Arc::default(),
-                warnings: Arc::default(),
-                interception: Arc::new(interception),
-                upstream,
-            })
+    pub fn new(forward: &Forward, rules: CurrentRules, access_log: AccessLogLayer) -> Self {
+        let upstream = forward.upstream();
+        let settings = &upstream.settings;
+        Self(Arc::new(InterceptContext {
+            http_1: Http1Server::new(settings),
+            http_2: http2_builder(settings),
+            timeout: settings.limits.head_timeout,
+            limits: TunnelLimits::new(settings),
+            access_log,
+            warned: Arc::default(),
+            warnings: Arc::default(),
+            rules,
+            upstream,
         }))
     }
 
     /// The same over the connections of another `forward`, with another access log.
     pub(super) fn over(&self, forward: &Forward, access_log: AccessLogLayer) -> Self {
-        let over = |context: &Arc<InterceptContext>| {
-            let (upstream, access_log) = (forward.upstream(), access_log.clone());
-            Arc::new(InterceptContext { upstream, access_log, ..InterceptContext::clone(context) })
-        };
-        Self(self.0.as_ref().map(over))
+        let upstream = forward.upstream();
+        Self(Arc::new(InterceptContext { upstream, access_log, ..InterceptContext::clone(&self.0) }))
     }
 }
 
@@ -153,15 +139,17 @@ where
         if request.method() != Method::CONNECT {
             return Intercepting::Pass(self.inner.call(request));
         }
-        let covered = self.context.as_ref().and_then(|context| Some((context, context.covered(&request)?)));
-        let Some((context, target)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
+        let context = &self.context;
+        let Some(target) = context.covered(&request) else {
+            return Intercepting::Pass(self.inner.call(request));
+        };
         if let Err(error) = validate::check(&request) {
             return Intercepting::Open(Box::pin(std::future::ready(error_response::report(
                 &error,
                 &RequestName::of(&request),
             ))));
         }
-        if let Err(error) = context.interception.leaves.authority().check_time(SystemTime::now()) {
+        if let Err(error) = target.leaves.authority().check_time(SystemTime::now()) {
             let details = format!("cannot intercept HTTPS to {}: {error}", target.host);
             context.warn_once(&error);
             let kind = Some("proxy_configuration_error");
@@ -201,22 +189,30 @@ where
     }
 }
 
-/// The host (without brackets) and port of a tunnel, and the reach of its client.
+/// The host (without brackets) and port of a tunnel, the reach of its client, and the certificates for it.
 #[derive(Clone, Debug)]
 struct TunnelTarget {
     host: String,
     port: u16,
     reach: Reach,
+    leaves: Arc<Leaves>,
 }
 
 impl InterceptContext {
     /// The target of a `CONNECT`, if it is to be intercepted. The blind tunnel reports errors.
     fn covered(&self, request: &Request<Body>) -> Option<TunnelTarget> {
         let (host, port) = message_target::tunnel(request.uri()).ok()?;
-        let is_ours = self.interception.hosts.covers(host, port)
+        let rules = self.rules.get();
+        let interception = rules.interception.as_ref()?;
+        let is_ours = interception.hosts.covers(host, port)
             && self.upstream.settings.connect_ports.contains(port)
             && !via::has_passed(request.headers(), request.uri());
-        is_ours.then(|| TunnelTarget { host: host.to_owned(), port, reach: Reach::of(request) })
+        is_ours.then(|| TunnelTarget {
+            host: host.to_owned(),
+            port,
+            reach: Reach::of(request),
+            leaves: Arc::clone(&interception.leaves),
+        })
     }
 
     /// Logs a warning that only the user can resolve, once.
@@ -244,7 +240,7 @@ impl InterceptContext {
     /// A connection to the origin, or `None` if the pool has one.
     async fn connect(
         &self,
-        TunnelTarget { host, port, reach }: &TunnelTarget,
+        TunnelTarget { host, port, reach, .. }: &TunnelTarget,
         received: &HeaderMap,
         version: Version,
     ) -> Result<Option<TcpStream>, ForwardError> {
@@ -408,7 +404,7 @@ where
         let origin = match origin {
             Some(origin) => origin,
             None => {
-                let TunnelTarget { host, port, reach } = &self.target;
+                let TunnelTarget { host, port, reach, .. } = &self.target;
                 self.context.upstream.egress.connect(host, *port, *reach).await.map_err(io::Error::other)?
             }
         };
@@ -416,7 +412,7 @@ where
     }
 
     fn park(&self, origin: Option<TcpStream>) -> Option<ParkedConnection> {
-        let TunnelTarget { host, port, reach } = &self.target;
+        let TunnelTarget { host, port, reach, .. } = &self.target;
         origin.map(|origin| self.context.upstream.parked.park(host, *port, *reach, origin))
     }
 
@@ -426,7 +422,7 @@ where
         accepted: Accepted,
     ) -> io::Result<TlsStream<ClientStream>> {
         let host = &self.target.host;
-        let config = self.context.interception.leaves.config_for(message_target::without_zone(host)).await;
+        let config = self.target.leaves.config_for(message_target::without_zone(host)).await;
         let config = config.inspect_err(|error| self.context.warn_once(error)).map_err(io::Error::other)?;
         let agreed = StartHandshake::from_parts(accepted, client).into_stream(config).await;
         agreed.inspect_err(|error| self.warn_of_rejection(error))

@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod authenticate;
+pub mod authenticator;
 mod client_connection;
 mod client_warnings;
 mod descriptors;
@@ -16,12 +17,14 @@ mod forward;
 pub mod frontend;
 mod handling;
 pub mod intercept;
+pub mod interception;
 pub mod message;
 pub mod pay;
 pub mod replay;
 pub mod request_counts;
 mod request_service;
 mod request_span;
+pub mod rulebook;
 mod settings;
 pub mod stack;
 mod tunnel;

@@ -9,10 +9,11 @@ use super::authenticate::{Authenticate, AuthenticateLayer};
 use super::error_response::{ErrorLayer, ErrorResponder};
 use super::forward::Forward;
 use super::frontend::{Frontend, FrontendLayer};
-use super::intercept::{InterceptLayer, InterceptService, Interception};
+use super::intercept::{InterceptLayer, InterceptService};
 use super::pay::{Pay, PayLayer};
 use super::request_counts::RequestCounts;
 use super::request_span::{RequestSpan, RequestSpanLayer};
+use super::rulebook::CurrentRules;
 
 /// What all ports of a proxy have in common on one worker.
 #[derive(Clone, Debug)]
@@ -33,15 +34,10 @@ pub type ProxyService = AccessLog<Frontend<Authenticate<InterceptService<OriginS
 pub type RouteService = AccessLog<Frontend<Authenticate<OriginService>>>;
 
 impl Stack {
-    /// Pays by `pay`, sends requests by `forward`, logs them by `access_log`, and reads the tunnels of `interception`.
+    /// Pays by `pay`, sends requests by `forward`, logs them by `access_log`, and reads the tunnels that `rules` name.
     #[must_use]
-    pub fn new(
-        forward: Forward,
-        pay: PayLayer,
-        access_log: AccessLogLayer,
-        interception: Option<Interception>,
-    ) -> Self {
-        let intercept = InterceptLayer::new(&forward, interception, access_log.clone().in_tunnel());
+    pub fn new(forward: Forward, pay: PayLayer, access_log: AccessLogLayer, rules: CurrentRules) -> Self {
+        let intercept = InterceptLayer::new(&forward, rules, access_log.clone().in_tunnel());
         Self { forward, pay, access_log, intercept }
     }
 

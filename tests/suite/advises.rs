@@ -18,6 +18,7 @@ use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 use tollpass::proxy::pay::webhook::{ApprovalRequest, Approver};
 use tollpass::proxy::pay::{PayLayer, PaySettings};
+use tollpass::proxy::rulebook::{CurrentRules, Rulebook};
 use tollpass::proxy::{Body, ForwardError};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
@@ -485,6 +486,8 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         budgets: Vec::new(),
     };
     let policy = Policy {
+        version: 0,
+        clients: Arc::default(),
         distinguishes_clients: false,
         budgets: Vec::new(),
         rules: vec![Rule { host: HostPattern::Any, port: None, allow }],
@@ -497,8 +500,7 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         authorizations: AuthorizationLimits::default(),
     };
     PaySettings {
-        policy: Arc::new(policy),
-        local: LocalSpenders::Any,
+        rules: CurrentRules::new(Rulebook::new(Arc::new(policy), LocalSpenders::Any)),
         payments: Some(proxy.payments.clone()),
         limits: Limits {
             replay_memory: 1024,

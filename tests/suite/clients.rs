@@ -357,7 +357,7 @@ fn a_token_that_cannot_be_used_is_reported() {
         write_private(&alice.directory.path().join("laptop"), laptop);
         write_private(&alice.directory.path().join("server"), server);
         let config = tollpass::config::Config::load(Some(&alice.config_path())).unwrap();
-        tollpass::app::authenticator(&config).map(|_| ()).map_err(|error| error.to_string())
+        tollpass::app::known_clients(&config).map(|_| ()).map_err(|error| error.to_string())
     };
     let long = "x".repeat(1025);
     for (laptop, server, said) in [

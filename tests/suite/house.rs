@@ -169,7 +169,7 @@ fn no_import_cycle_between_files() {
         ("proxy/pay/exchange.rs", "protocol/policy/limit.rs"),
         ("proxy/frontend/mod.rs", "proxy/frontend/upgrade.rs"),
         ("proxy/replay/store.rs", "proxy/replay/limits.rs"),
-        ("app/ports.rs", "proxy/intercept.rs"),
+        ("app/interception.rs", "proxy/interception.rs"),
     ] {
         assert!(edges[from].contains(to), "{from} names {:?}, and not {to}", edges[from]);
     }

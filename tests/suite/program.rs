@@ -17,6 +17,7 @@ mod manners;
 mod metrics;
 mod mistakes;
 mod probes;
+mod reloads;
 mod run_budgets;
 mod run_limits;
 mod run_ports;

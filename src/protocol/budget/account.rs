@@ -61,8 +61,10 @@ const THRESHOLDS: [u64; 2] = [100, 80];
 #[derive(Debug)]
 struct BudgetAccount {
     key: BudgetKey,
-    /// What it limits; `None` if the policy no longer has it.
+    /// What it limits; `None` if no policy of this run has had it.
     budget: Option<Arc<Budget>>,
+    /// Whether the policy still has it: otherwise it limits nothing, and keeps its sums.
+    applies: bool,
     /// The cost of one base unit of the channel contract's token, if it is known and counts.
     each: Option<BudgetAmount>,
     sums: [WindowSum; WINDOWS],
@@ -163,7 +165,27 @@ impl BudgetAccount {
     fn new(key: BudgetKey) -> Self {
         let sums = Window::ALL.map(WindowSum::new);
         let (budget, each, held) = (None, None, HeldAmounts::default());
-        Self { key, budget, each, sums, payments: 0, recorded_payments: 0, held, told: [(0, 0); WINDOWS] }
+        let told = [(0, 0); WINDOWS];
+        Self { key, budget, applies: false, each, sums, payments: 0, recorded_payments: 0, held, told }
+    }
+
+    /// What limits it now.
+    fn limit(&self) -> Option<&Arc<Budget>> {
+        self.budget.as_ref().filter(|_| self.applies)
+    }
+
+    /// Applies this definition from now on.
+    fn define(&mut self, budget: &Arc<Budget>, now: u64) {
+        self.budget = Some(Arc::clone(budget));
+        for sum in &mut self.sums {
+            sum.set_calendar(&budget.calendar, now);
+        }
+    }
+
+    /// Whether it is one of this budget, of all hosts or of a single one.
+    fn is_of(&self, budget: &Budget) -> bool {
+        let BudgetKey { name, unit, host } = &self.key;
+        (name, unit, host.is_some()) == (&budget.name, &budget.tag, budget.scope.each)
     }
 
     fn show(&self, cost: BudgetAmount) -> String {
@@ -312,15 +334,32 @@ impl Budgets {
         }
     }
 
+    /// Replaces all definitions but those of runs. What was spent stays with the name, unit and host of a budget, also of one
+    /// that does not apply any more.
+    pub(in crate::protocol) fn redefine(&mut self, budgets: &[Arc<Budget>]) {
+        for index in (0..self.accounts.len()).map(BudgetIndex) {
+            let account = &mut self.accounts[index.0];
+            if account.key.is_of_run() {
+                continue;
+            }
+            let defined = budgets.iter().find(|budget| account.is_of(budget));
+            // One of a single host may not have been used yet.
+            account.applies = defined.is_some() && (account.applies || account.key.host.is_none());
+            if let Some(budget) = defined {
+                account.define(budget, self.now);
+                self.set_each(index);
+            }
+        }
+        self.define(budgets);
+    }
+
     /// The index of a budget, which applies from now on as it is defined here.
     pub(in crate::protocol) fn open(&mut self, budget: &BudgetRef) -> BudgetIndex {
         let index = self.index_of(budget.key());
         let account = &mut self.accounts[index.0];
+        account.applies = true;
         if !account.budget.as_ref().is_some_and(|known| Arc::ptr_eq(known, &budget.budget)) {
-            account.budget = Some(Arc::clone(&budget.budget));
-            for sum in &mut account.sums {
-                sum.set_calendar(&budget.budget.calendar, self.now);
-            }
+            account.define(&budget.budget, self.now);
             self.set_each(index);
         }
         index
@@ -345,8 +384,7 @@ impl Budgets {
 
     /// Whether each payment must be recorded before it is sent: its number is limited.
     pub(in crate::protocol) fn counts_payments(&self, index: BudgetIndex) -> bool {
-        let budget = self.accounts[index.0].budget.as_ref();
-        budget.is_some_and(|budget| budget.limits.payments.is_some())
+        self.accounts[index.0].limit().is_some_and(|budget| budget.limits.payments.is_some())
     }
 
     /// What a price costs.
@@ -381,7 +419,7 @@ impl Budgets {
         ahead: bool,
     ) -> Result<(), Shortage> {
         let account = &self.accounts[index.0];
-        let Some(budget) = &account.budget else { return Ok(()) };
+        let Some(budget) = account.limit() else { return Ok(()) };
         let held = account.held.minus(need.released);
         let held = if ahead { held.ahead } else { held.most };
         let mut worst: Option<Shortage> = None;
@@ -403,7 +441,7 @@ impl Budgets {
     /// What is left in the tightest window.
     pub(in crate::protocol) fn left(&self, index: BudgetIndex) -> BudgetAmount {
         let account = &self.accounts[index.0];
-        let Some(budget) = &account.budget else { return BudgetAmount::MAX };
+        let Some(budget) = account.limit() else { return BudgetAmount::MAX };
         let left = |window: Window| {
             let limit = budget.limits.within(window)?;
             Some(limit.minus(account.sums[window as usize].sum()).minus(account.held.most))
@@ -447,8 +485,8 @@ impl Budgets {
         for sum in &mut account.sums {
             sum.add(self.now, cost);
         }
-        if let Some(budget) = &account.budget {
-            self.notices.extend(account.told_of(&Arc::clone(budget), self.now));
+        if let Some(budget) = account.limit().cloned() {
+            self.notices.extend(account.told_of(&budget, self.now));
         }
     }
 
@@ -581,7 +619,7 @@ impl Budgets {
     }
 
     fn view(&self, account: &BudgetAccount) -> Option<BudgetView> {
-        let limits = &account.budget.as_ref()?.limits;
+        let limits = &account.limit()?.limits;
         let window = |window: Window| {
             let (limit, sum) = (limits.within(window)?, &account.sums[window as usize]);
             Some(WindowView {

@@ -98,6 +98,7 @@ impl Engine {
         deadline: Instant,
         now: Instant,
     ) {
+        let limit = self.by_now(limit);
         let budgets = self.open_budgets(&limit.budgets);
         let purchase = Purchase {
             offer,
@@ -275,8 +276,8 @@ impl Engine {
         let Some(purchase) = self.purchases.get(&id) else {
             return DemandStep::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
         };
-        if self.is_frozen {
-            return DemandStep::Refuse(Refusal::Frozen);
+        if let Err(refusal) = self.check_allowed(&purchase.limit) {
+            return DemandStep::Refuse(refusal);
         }
         if purchase.rounds >= self.policy.max_attempts {
             return DemandStep::Refuse(Refusal::Rounds { rounds: purchase.rounds });

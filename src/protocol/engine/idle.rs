@@ -76,6 +76,8 @@ mod tests {
 
     fn engine(rows: &[Row]) -> (Engine, Instant) {
         let mut engine = Engine::new(Arc::new(Policy {
+            version: 0,
+            clients: Arc::default(),
             distinguishes_clients: false,
             budgets: Vec::new(),
             rules: Vec::new(),
@@ -173,6 +175,7 @@ mod tests {
             preference: Arc::default(),
             hooks: Arc::default(),
             budgets: Arc::default(),
+            origin: Default::default(),
         };
         let purchase = PurchaseId(purchase);
         let (offer, deadline) = (Offer::MicroRaiden(offer), now + Duration::from_secs(60));

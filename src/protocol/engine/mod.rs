@@ -30,6 +30,7 @@ mod open_hold;
 mod purchase;
 mod purchase_key;
 mod question;
+mod reloading;
 mod runs;
 mod served;
 mod slot;
@@ -189,6 +190,8 @@ pub enum Input {
     },
     /// Whether nothing may be signed. What is already signed continues.
     Freeze(bool),
+    /// Another policy applies from now on, also to purchases that wait; those keep the limit and hooks of their rule.
+    Policy(Arc<Policy>),
     /// A run with this budget begins.
     BeginBudget(Arc<Budget>),
     /// The run with this budget is over.
@@ -457,6 +460,11 @@ impl Engine {
         Self { is_frozen, ..self }
     }
 
+    /// What the user allows.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
     /// Whether nothing is signed.
     pub fn is_frozen(&self) -> bool {
         self.is_frozen
@@ -573,6 +581,7 @@ impl Engine {
                     self.refuse_waiting(&Refusal::Frozen, now);
                 }
             }
+            Input::Policy(policy) => self.change_policy(policy, now),
             Input::BeginBudget(budget) => self.begin_budget(budget),
             Input::EndBudget(key) => self.end_budget(&key),
             Input::Stop => self.stop(now),
@@ -608,9 +617,7 @@ impl Engine {
     /// # Errors
     /// Why it is not paid.
     pub fn check(&self, offer: &Offer, limit: &SpendLimit) -> Result<(), Refusal> {
-        if self.is_frozen {
-            return Err(Refusal::Frozen);
-        }
+        self.check_allowed(limit)?;
         if let Some(account) = self.account() {
             offer.check_account(account)?;
         }
@@ -827,19 +834,24 @@ impl Engine {
 
     /// Refuses all purchases that wait; those with a payment in flight, and those that an approver is asked about, go on.
     fn refuse_waiting(&mut self, refusal: &Refusal, now: Instant) {
-        let waiting: Vec<PurchaseId> = self
+        self.refuse_waiting_if(|_| Some(refusal.clone()), now);
+    }
+
+    /// The same for purchases whose limit is a reason to.
+    fn refuse_waiting_if(&mut self, why: impl Fn(&SpendLimit) -> Option<Refusal>, now: Instant) {
+        let waiting: Vec<(PurchaseId, Refusal)> = self
             .purchases
             .iter()
             .filter(|(_, purchase)| purchase.due().is_some())
-            .map(|(id, _)| *id)
+            .filter_map(|(id, purchase)| Some((*id, why(&purchase.limit)?)))
             .collect();
-        for id in waiting {
+        for (id, refusal) in waiting {
             // The channel of one may have gone to the next, which was refused then.
             if self.purchases.contains_key(&id) {
                 self.take_back(id);
-                self.refuse(id, refusal.clone(), now);
+                self.refuse(id, refusal, now);
             }
         }
-        self.refuse_waiting_one_shots(refusal);
+        self.refuse_waiting_one_shots(why);
     }
 }

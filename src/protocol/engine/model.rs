@@ -381,6 +381,8 @@ impl Model {
             ..Hooks::default()
         });
         let policy = Arc::new(Policy {
+            version: 0,
+            clients: Arc::default(),
             distinguishes_clients: false,
             budgets: Vec::new(),
             rules: Vec::new(),
@@ -584,6 +586,7 @@ impl Model {
             preference: Arc::default(),
             hooks: Arc::clone(&self.policy.hooks),
             budgets: self.budgets.of(number),
+            origin: Default::default(),
         };
         self.budgets.demands.insert(purchase, limit.budgets.clone());
         let offer = Offer::MicroRaiden(offer);

@@ -40,6 +40,7 @@ impl Engine {
         if now >= deadline {
             return self.effects.push_back(Effect::Refuse(id, too_late()));
         }
+        let limit = self.by_now(limit);
         let (draft, beside) = match self.draw_or_join((&offer, occasion), &limit, (nonce, key)) {
             Ok(drawn) => drawn,
             Err(refusal) => return self.effects.push_back(Effect::Refuse(id, refusal)),
@@ -195,10 +196,10 @@ impl Engine {
     /// Records the authorization; it is granted once it is on disk.
     fn record_one_shot(&mut self, id: PurchaseId) {
         let after = [Some(self.next_write()), None];
-        if self.is_frozen {
-            return self.refuse_one_shot(id, Refusal::Frozen);
-        }
         let Some(purchase) = self.one_shots.get(&id) else { return };
+        if let Err(refusal) = self.check_allowed(&purchase.limit) {
+            return self.refuse_one_shot(id, refusal);
+        }
         if purchase.is_joined {
             // The key was locked when the request came.
             let payer = self.payer.unwrap_or_default();
@@ -255,13 +256,16 @@ impl Engine {
         }
     }
 
-    /// Refuses waiting purchases; payments in flight continue.
-    pub(super) fn refuse_waiting_one_shots(&mut self, refusal: &Refusal) {
-        let waiting: Vec<_> = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some()).collect();
-        for (id, mut purchase) in waiting {
+    /// Refuses waiting purchases whose limit is a reason to; payments in flight continue.
+    pub(super) fn refuse_waiting_one_shots(&mut self, why: impl Fn(&SpendLimit) -> Option<Refusal>) {
+        let waiting = self.one_shots.iter().filter(|(_, purchase)| purchase.due().is_some());
+        let refused: Vec<_> =
+            waiting.filter_map(|(id, purchase)| Some((*id, why(&purchase.limit)?))).collect();
+        for (id, refusal) in refused {
+            let Some(mut purchase) = self.one_shots.remove(&id) else { continue };
             self.end_unsigned(&mut purchase);
             self.open_authorizations.release(&purchase.nonce);
-            self.effects.push_back(Effect::Refuse(id, refusal.clone()));
+            self.effects.push_back(Effect::Refuse(id, refusal));
         }
     }
 

@@ -560,6 +560,7 @@ mod tests {
             preference: Arc::default(),
             hooks: Arc::<Hooks>::default(),
             budgets: Arc::default(),
+            origin: Default::default(),
         }
     }
 

@@ -4,6 +4,7 @@ mod budgeting;
 mod consulting;
 mod funding;
 mod hosts;
+mod reloading;
 mod reopening;
 mod reserving;
 mod restarting;
@@ -20,7 +21,7 @@ use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{
-    Adopt, AuthorizationLimits, Deposit, Hooks, KnownAsset, Missing, PriceLimit, Retry,
+    Adopt, AuthorizationLimits, Deposit, Hooks, KnownAsset, Missing, PriceLimit, Retry, SpendOrigin,
 };
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{SellerRecord, proof};
@@ -47,12 +48,16 @@ struct World {
     newest: Seq,
     /// The budgets of all her purchases.
     budgets: BudgetSet,
+    /// Where all her requests come from.
+    origin: SpendOrigin,
 }
 
 fn policy() -> Policy {
     let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
     let retry = Retry::Retry { every, times, within };
     Policy {
+        version: 0,
+        clients: Arc::default(),
         distinguishes_clients: false,
         budgets: Vec::new(),
         rules: Vec::new(),
@@ -105,6 +110,7 @@ impl World {
             stalls: false,
             newest: Seq(0),
             budgets: BudgetSet::default(),
+            origin: SpendOrigin::default(),
         };
         // Bob has already stated his total, unless something is in doubt.
         let known: Vec<_> = world.engine.view().channels().collect();
@@ -183,6 +189,7 @@ impl World {
             preference: Arc::default(),
             hooks,
             budgets,
+            origin: self.origin.clone(),
         };
         let offer = Offer::MicroRaiden(offer);
         let deadline = self.now + policy().pay_timeout;
@@ -745,6 +752,7 @@ fn deadlines_say_what_was_waited_for() {
         preference: Arc::default(),
         hooks: Arc::default(),
         budgets: Arc::default(),
+        origin: Default::default(),
     };
     let offer = Offer::MicroRaiden(ask(10));
     let deadline = now + policy().pay_timeout;
@@ -1027,6 +1035,7 @@ fn a_limit_with_a_symbol_is_checked_once_the_token_is_known() {
             preference: Arc::default(),
             hooks,
             budgets: Arc::default(),
+            origin: Default::default(),
         };
         let (purchase, offer, deadline) =
             (PurchaseId(1), Offer::MicroRaiden(ask(price)), now + policy().pay_timeout);
@@ -1059,6 +1068,7 @@ fn a_late_demand_is_told_where_its_time_went() {
             preference: Arc::default(),
             hooks,
             budgets: Arc::default(),
+            origin: Default::default(),
         };
         let (offer, deadline) = (Offer::MicroRaiden(ask(10)), world.now + left);
         let mut effects = world.when(Input::Demand { purchase, offer, limit, deadline });

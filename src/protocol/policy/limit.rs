@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Hooks, Preference, PriceLimit};
+use super::{Hooks, Preference, PriceLimit, ProvenClient};
 use crate::protocol::asset::AssetId;
 use crate::protocol::budget::BudgetSet;
 use crate::protocol::host_name::HostName;
@@ -24,6 +24,19 @@ pub struct SpendLimit {
     pub hooks: Arc<Hooks>,
     /// The budgets that its payments count in.
     pub budgets: BudgetSet,
+    /// Where the request comes from, to judge it by a policy that has replaced the one it began with.
+    pub origin: SpendOrigin,
+}
+
+/// Where a request comes from, and by which policy it was judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpendOrigin {
+    /// The version of the policy.
+    pub version: u64,
+    /// The client that sent the request, if it has a name.
+    pub client: Option<ProvenClient>,
+    /// The port of the origin.
+    pub port: u16,
 }
 
 impl SpendLimit {

@@ -15,6 +15,7 @@ impl Refusal {
         match self {
             Self::NoRule { .. } => ReasonCode::NoRule,
             Self::NoClientRule { .. } => ReasonCode::NoClientRule,
+            Self::ClientRemoved { .. } => ReasonCode::WrongToken,
             Self::Denied { .. } => ReasonCode::DeniedByRule,
             Self::AnotherSite { .. } => ReasonCode::AnotherSite,
             Self::Prefetch { .. } => ReasonCode::Prefetch,

@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode};
 
 use super::page;
 use crate::proxy::Body;
-use crate::proxy::authenticate::Authenticator;
+use crate::proxy::rulebook::CurrentRules;
 
 /// The path of the metrics.
 pub(super) const PATH: &str = "/metrics";
@@ -34,9 +34,7 @@ enum MetricsAccess {
     /// Those who can connect to a port that has nothing else.
     All,
     /// Clients with their token.
-    Clients(Arc<Authenticator>),
-    /// There is no token that could tell who may get them.
-    Refused,
+    Clients(CurrentRules),
 }
 
 impl MetricsEndpoint {
@@ -46,11 +44,10 @@ impl MetricsEndpoint {
         Self { source, access: MetricsAccess::All }
     }
 
-    /// For the clients that `authenticator` knows.
+    /// For the clients that `rules` know.
     #[must_use]
-    pub fn for_clients(source: Arc<dyn MetricsSource>, authenticator: Option<Arc<Authenticator>>) -> Self {
-        let access = authenticator.map_or(MetricsAccess::Refused, MetricsAccess::Clients);
-        Self { source, access }
+    pub fn for_clients(source: Arc<dyn MetricsSource>, rules: CurrentRules) -> Self {
+        Self { source, access: MetricsAccess::Clients(rules) }
     }
 
     /// The response to a request, which may read them with `GET`.
@@ -58,11 +55,14 @@ impl MetricsEndpoint {
         let refused = match &self.access {
             _ if !page::is_read(request.method()) => Some(page::read_only(request.method())),
             MetricsAccess::All => None,
-            MetricsAccess::Clients(authenticator) => authenticator.refuse_reader(request),
-            MetricsAccess::Refused => Some(page::plain(
-                StatusCode::FORBIDDEN,
-                "The metrics name hosts and amounts: they need the name and token of a [[client]], or metrics_listen.\n",
-            )),
+            MetricsAccess::Clients(rules) => match &rules.get().authenticator {
+                Some(authenticator) => authenticator.refuse_reader(request),
+                // There is no token that could tell who may get them.
+                None => Some(page::plain(
+                    StatusCode::FORBIDDEN,
+                    "The metrics name hosts and amounts: they need the name and token of a [[client]], or metrics_listen.\n",
+                )),
+            },
         };
         if let Some(refused) = refused {
             return Box::pin(std::future::ready(refused));

@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
@@ -31,14 +31,14 @@ use tower::{Layer, Service};
 use super::extensions::{BehindRouteToken, MappedUrl, RemoteClient, RequestClient, RequestedAuthority};
 use super::handling::Handling;
 use super::message::body::Body;
-use crate::protocol::policy::HostPattern;
+use crate::protocol::policy::{HostPattern, ProvenClient};
 use crate::proxy::request_service::RequestService;
 use crate::tls::ServerTls;
 use identity::{LocalTarget, ProxyIdentity, ReachedAs};
 pub use metrics::{MetricsEndpoint, MetricsSource};
 use page::PageRequest;
 pub use page::{CaFiles, Page};
-pub use readiness::{PromisedPayments, Readiness};
+pub use readiness::{PromisedPayments, Promises, Readiness};
 use refused::FrontendRefusal;
 pub use route::ReverseRoute;
 use route::ReverseRoutes;
@@ -57,6 +57,8 @@ struct FrontendPort {
     identity: ProxyIdentity,
     /// Absent if the port serves routes only and is not a proxy.
     page: Option<Page>,
+    /// The certificate of the local CA, once HTTPS is intercepted.
+    ca: Arc<OnceLock<CaFiles>>,
     /// What the page and probes tell.
     readiness: Readiness,
     /// Absent if the port does not have them.
@@ -97,7 +99,8 @@ impl FrontendLayer {
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
         let (readiness, metrics) = (Readiness::default(), None);
-        Self(FrontendPort { identity, page: None, readiness, metrics, routes, token, upgrade })
+        let ca = Arc::default();
+        Self(FrontendPort { identity, page: None, ca, readiness, metrics, routes, token, upgrade })
     }
 
     /// The same for a port that speaks TLS, if there is `tls`.
@@ -111,6 +114,13 @@ impl FrontendLayer {
     #[must_use]
     pub fn with_names(mut self, names: Arc<[String]>) -> Self {
         self.0.identity = self.0.identity.with_names(names);
+        self
+    }
+
+    /// The same for a proxy that may intercept HTTPS later: its page then offers this certificate.
+    #[must_use]
+    pub fn with_ca(mut self, ca: Arc<OnceLock<CaFiles>>) -> Self {
+        self.0.ca = ca;
         self
     }
 
@@ -257,7 +267,8 @@ impl FrontendPort {
             return Destination::Local(refusal.answer());
         };
         let address = self.identity.address_for(request, reached_as);
-        let answer = page.answer(&PageRequest {
+        let ca = self.ca.get().or(page.ca.as_ref()).cloned();
+        let answer = Page { ca, ..page.clone() }.answer(&PageRequest {
             request,
             reached_as,
             address,
@@ -299,7 +310,9 @@ impl FrontendPort {
         let is_tls = reached_as == ReachedAs::Server && self.identity.is_tls();
         request.extensions_mut().insert(RequestedAuthority { authority: asked, is_tls });
         if let Some(client) = route.client.clone() {
-            request.extensions_mut().insert(RequestClient { client, has_credentials: false });
+            // Of the start, like the routes.
+            let proven = ProvenClient { client, digest: None };
+            request.extensions_mut().insert(RequestClient { proven, version: 0 });
         } else if taken.is_guarded {
             request.extensions_mut().insert(BehindRouteToken);
         }

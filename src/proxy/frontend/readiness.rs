@@ -1,15 +1,16 @@
 //! Whether the proxy can pay what its rules promise, for probes. The answer reveals no amounts, addresses or hosts, and is
 //! kept for a moment, so that probes cost next to nothing however often they come.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::page;
+use crate::mutex::lock;
 use crate::payments::{Obstacle, Payments};
 use crate::proxy::Body;
 use crate::shutdown::Shutdown;
@@ -23,13 +24,19 @@ pub struct Readiness(Arc<ReadinessState>);
 
 #[derive(Debug, Default)]
 struct ReadinessState {
-    /// What does not change while the proxy runs.
-    lasting: Option<Obstacle>,
-    /// Absent if there is nothing to pay, or nothing to pay with.
-    payments: Option<PromisedPayments>,
+    promises: Mutex<Promises>,
     shutdown: Option<Shutdown>,
     /// What was last found, and when.
-    known: Arc<Mutex<Option<KnownObstacles>>>,
+    known: Arc<AsyncMutex<Option<KnownObstacles>>>,
+}
+
+/// What the rules promise to pay.
+#[derive(Clone, Debug, Default)]
+pub struct Promises {
+    /// What is in the way until other rules apply.
+    pub lasting: Option<Obstacle>,
+    /// Absent if there is nothing to pay, or nothing to pay with.
+    pub payments: Option<PromisedPayments>,
 }
 
 /// What was found, and when.
@@ -40,7 +47,7 @@ struct KnownObstacles {
 }
 
 /// The service that pays what rules promise.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PromisedPayments {
     /// The service.
     pub payments: Payments,
@@ -49,12 +56,16 @@ pub struct PromisedPayments {
 }
 
 impl Readiness {
-    /// Of a proxy with this lasting obstacle that pays by `payments`, until `shutdown` begins. One that promises no payment
-    /// has neither.
+    /// Of a proxy that promises this, until `shutdown` begins.
     #[must_use]
-    pub fn new(lasting: Option<Obstacle>, payments: Option<PromisedPayments>, shutdown: Shutdown) -> Self {
-        let shutdown = Some(shutdown);
-        Self(Arc::new(ReadinessState { lasting, payments, shutdown, known: Arc::default() }))
+    pub fn new(promises: Promises, shutdown: Shutdown) -> Self {
+        let (promises, shutdown) = (Mutex::new(promises), Some(shutdown));
+        Self(Arc::new(ReadinessState { promises, shutdown, known: Arc::default() }))
+    }
+
+    /// Other rules apply, which promise this.
+    pub fn promise(&self, promises: Promises) {
+        *lock(&self.0.promises) = promises;
     }
 
     /// Whether nothing is known to be in the way.
@@ -65,12 +76,13 @@ impl Readiness {
 
     /// What is known to be in the way, without a look at the disk.
     pub(super) fn known(&self) -> Vec<Obstacle> {
-        let ReadinessState { lasting, payments, shutdown, .. } = &*self.0;
+        let Promises { lasting, payments } = lock(&self.0.promises).clone();
+        let shutdown = &self.0.shutdown;
         let is_stopping = shutdown.as_ref().is_some_and(Shutdown::is_stopping);
         let temporary =
             payments.iter().flat_map(|promised| promised.payments.obstacles(promised.uses_channels));
         let stopping = is_stopping.then_some(Obstacle::Stopping);
-        lasting.iter().copied().chain(temporary).chain(stopping).collect()
+        lasting.into_iter().chain(temporary).chain(stopping).collect()
     }
 
     /// What is in the way.
@@ -84,7 +96,8 @@ impl Readiness {
         let this = self.clone();
         // In a task of its own, so that clients that leave cannot begin one check after the other.
         let checking = tokio::spawn(async move {
-            if let Some(promised) = &this.0.payments {
+            let promised = lock(&this.0.promises).payments.clone();
+            if let Some(promised) = promised {
                 promised.payments.check_disk().await;
             }
             let obstacles = this.known();

@@ -50,7 +50,7 @@ impl From<Unasked> for Refusal {
 /// Whether the credentials of the request are those of a program, whatever its other headers say.
 pub(super) fn is_program(request: &Request<Body>) -> bool {
     let client = request.extensions().get::<RequestClient>();
-    client.is_some_and(|client| client.has_credentials && client.client.kind == ClientKind::Program)
+    client.is_some_and(|client| client.has_credentials() && client.proven.client.kind == ClientKind::Program)
 }
 
 /// Judges a request whose rule has the setting `browsers`.

@@ -212,7 +212,7 @@ where
         origin: (Option<Arc<ProxyClient>>, HostPattern),
     ) -> Self {
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
-        let deadline = Instant::now() + shared.settings.policy.pay_timeout;
+        let deadline = Instant::now() + shared.settings.pay_timeout();
         let first = Some(first);
         let id = shared.settings.payments.as_ref().map(|payments| payments.quotes().id(&name));
         let (attempt, unpayable, is_timed, attempts) = (None, None, false, 0);
@@ -319,7 +319,7 @@ where
     /// Starts the deadline `limits.pay_timeout` of the client's request, which includes its upload and all payments.
     fn start_clock(&mut self) {
         if !std::mem::replace(&mut self.is_timed, true) {
-            self.deadline = Instant::now() + self.settings().policy.pay_timeout;
+            self.deadline = Instant::now() + self.settings().pay_timeout();
         }
     }
 

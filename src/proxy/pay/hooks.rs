@@ -6,7 +6,6 @@ use http::{HeaderMap, Response, StatusCode, response};
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Spent};
-use super::settings::PaySettings;
 use super::url::without_user;
 use super::webhook::ApprovalRequest;
 use crate::payments::Consultant;
@@ -106,7 +105,7 @@ where
             let answer = Some((answer.status(), answer.headers()));
             let paid = Some(draft.price().amount);
             let turn = HookContext { draft: Some(draft), answer, is_final: true, paid, unclear: None };
-            let by = Instant::now() + self.shared.settings.policy.pay_timeout;
+            let by = Instant::now() + self.shared.settings.pay_timeout();
             let request = self.approval_request("success", turn);
             self.shared.approvals.tell(hook.webhook.as_ref(), request, by, &self.shared.settings.shutdown);
         }
@@ -175,11 +174,8 @@ where
         turn: HookContext<'_>,
     ) -> Option<Decision> {
         let request = self.approval_request(hook, turn);
-        let by = if turn.is_final {
-            Instant::now() + self.shared.settings.policy.pay_timeout
-        } else {
-            self.deadline
-        };
+        let by =
+            if turn.is_final { Instant::now() + self.shared.settings.pay_timeout() } else { self.deadline };
         self.shared.approvals.ask(webhook, &request, by).await
     }
 }
@@ -198,9 +194,9 @@ impl<S> Exchange<S> {
         };
         let request =
             self.approval_request("exit", HookContext { answer, is_final: true, paid, unclear, draft: None });
-        let PaySettings { policy, shutdown, .. } = &self.shared.settings;
-        let by = Instant::now() + policy.pay_timeout;
-        self.shared.approvals.tell(self.limit.hooks.exit.webhook.as_ref(), request, by, shutdown);
+        let settings = &self.shared.settings;
+        let by = Instant::now() + settings.pay_timeout();
+        self.shared.approvals.tell(self.limit.hooks.exit.webhook.as_ref(), request, by, &settings.shutdown);
     }
 
     fn approval_request(&self, hook: &'static str, turn: HookContext<'_>) -> ApprovalRequest {

@@ -189,6 +189,7 @@ impl InspectSettings<'_> {
             preference: preference.clone(),
             hooks: hooks.clone(),
             budgets: self.policy.budgets(host, budgets, &[]),
+            origin: Default::default(),
         };
         let terms = offer.terms();
         limit.check(&terms, || None)?;

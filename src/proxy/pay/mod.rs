@@ -46,7 +46,7 @@ use super::{Body, ForwardError, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::protocol::Refusal;
 use crate::protocol::engine::host_name;
-use crate::protocol::policy::{Allow, HostPattern, ProxyClient, Rule, SpendLimit};
+use crate::protocol::policy::{Allow, HostPattern, ProxyClient, Rule, SpendLimit, SpendOrigin};
 use crate::protocol::schemes;
 pub use settings::PaySettings;
 
@@ -158,6 +158,8 @@ pub enum Unpaid {
     NoRule(Authority),
     /// The client has rules of its own, and none matches the host.
     NoClientRule(Arc<ProxyClient>, Authority),
+    /// The client was removed since the request, or its tunnel, began.
+    ClientRemoved(Arc<ProxyClient>),
     /// A rule denies the host.
     Denied(Authority),
     /// A browser sent it, and neither its user nor the rule wants it paid.
@@ -175,6 +177,7 @@ impl From<Unpaid> for Refusal {
             Unpaid::NoClientRule(client, host) => {
                 Self::NoClientRule { client: client.name.clone(), host: host.to_string() }
             }
+            Unpaid::ClientRemoved(client) => Self::ClientRemoved { client: client.name.clone() },
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
             Unpaid::Unasked(unasked) => unasked.into(),
             Unpaid::BoundConnection => Self::BoundConnection,
@@ -191,11 +194,15 @@ impl PayShared {
         }
         let (host, port) = target::host_and_port(request.uri());
         let host = without_brackets(host);
-        let policy = &self.settings.policy;
-        let client = match policy.distinguishes_clients {
-            true => request.extensions().get::<RequestClient>().map(|client| &client.client),
-            false => None,
+        let rules = self.settings.rules.get();
+        let policy = &rules.policy;
+        let shown = request.extensions().get::<RequestClient>();
+        let client = match shown.map(|shown| shown.by_now(policy).ok_or(shown)) {
+            None => None,
+            Some(Ok(client)) => Some(client),
+            Some(Err(gone)) => return Judged::Unpaid(Unpaid::ClientRemoved(Arc::clone(&gone.proven.client))),
         };
+        let client = client.filter(|_| policy.distinguishes_clients);
         let own = client.and_then(|client| Some((client, client.rules.as_deref()?)));
         let rule = match own {
             Some((_, rules)) => Rule::first(rules, host, port),
@@ -240,9 +247,14 @@ impl PayShared {
                     preference: Arc::clone(preference),
                     hooks: Arc::clone(hooks),
                     budgets: policy.budgets(host, budgets, client.map_or(&[], |client| &client.budgets)),
+                    origin: SpendOrigin {
+                        version: policy.version,
+                        client: shown.map(|shown| shown.proven.clone()),
+                        port,
+                    },
                 };
                 let is_loopback_only = plain_http::is_limited(request.uri(), *allow_plain_http);
-                let spender = Spender::of(request.extensions(), self.settings.local);
+                let spender = Spender::of(request.extensions(), rules.local);
                 let (send_ahead, rule) = (*send_ahead, pattern.clone());
                 Judged::Pay(RequestTerms { limit, send_ahead, is_loopback_only, spender, rule })
             }
@@ -310,7 +322,7 @@ where
     let (first, kept) = keep(body, &shared.replay);
     let name_for_operator =
         if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
-    let client = extensions.get::<RequestClient>().map(|client| Arc::clone(&client.client));
+    let client = extensions.get::<RequestClient>().map(|client| Arc::clone(&client.proven.client));
     let connection = extensions.get::<Arrival>().map(|arrival| Arc::clone(&arrival.connection));
     let (parts, limits) = ((head, first, kept), (limit, is_loopback_only, spender));
     let mut exchange = Box::new(Exchange::new(shared, inner, name, parts, limits, (client, rule)));

@@ -94,7 +94,7 @@ where
             () = shutdown.stopping() => return Err(Refusal::ShuttingDown),
         }
         self.operator.approved = Some(Box::new(terms));
-        self.deadline = Instant::now() + self.settings().policy.pay_timeout;
+        self.deadline = Instant::now() + self.settings().pay_timeout();
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dry_run::DryRun;
 use super::orphans::Orphans;
@@ -9,18 +10,15 @@ use super::unreadable::Unreadable;
 use super::webhook::{Approvals, Approver};
 use crate::limits::Limits;
 use crate::payments::Payments;
-use crate::protocol::Policy;
-use crate::protocol::policy::LocalSpenders;
 use crate::proxy::replay;
+use crate::proxy::rulebook::CurrentRules;
 use crate::shutdown::Shutdown;
 
 /// The settings of the layer.
 #[derive(Debug)]
 pub struct PaySettings {
-    /// Rules: which hosts and payees may be paid, and the price limits.
-    pub policy: Arc<Policy>,
-    /// Which requests without a token may spend.
-    pub local: LocalSpenders,
+    /// The rules by which requests are paid.
+    pub rules: CurrentRules,
     /// The payment service; without it, nothing is paid.
     pub payments: Option<Payments>,
     /// Every limit; this layer applies those on bodies and payments.
@@ -35,6 +33,18 @@ pub struct PaySettings {
     pub asks_operator: bool,
     /// In a dry run, nothing is signed, and this counts what it would have cost.
     pub dry_run: Option<DryRun>,
+}
+
+impl PaySettings {
+    /// The longest time from a request's first 402 to the head of its paid response.
+    pub(super) fn pay_timeout(&self) -> Duration {
+        self.rules.get().policy.pay_timeout
+    }
+
+    /// How long a 402 that arrives during startup waits for the key and the chain.
+    pub(super) fn ready_timeout(&self) -> Duration {
+        self.rules.get().policy.ready_timeout
+    }
 }
 
 /// What all requests share.

@@ -85,7 +85,7 @@ where
         self.has_signed_in = true;
         let payments = self.settings().payments.as_ref()?;
         let signed = payments.sign_in(&challenge, &self.limit.host, self.deadline.into_std(), &mut proof);
-        let by = self.deadline.min(Instant::now() + self.settings().policy.ready_timeout);
+        let by = self.deadline.min(Instant::now() + self.settings().ready_timeout());
         let signed = timeout_at(by, signed).await.ok()?;
         if let Err(refusal) = &signed {
             tracing::debug!(request = %self.request, details = %refusal, "not signed in");

@@ -57,7 +57,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::protocol::policy::{ClientKind, ProxyClient};
+    use crate::protocol::policy::{ClientKind, ProvenClient, ProxyClient};
 
     const OTHER: u32 = 54_321;
 
@@ -79,7 +79,8 @@ mod tests {
         let mut with_client = on(remote, here);
         let client_entry =
             ProxyClient { name: "a".to_owned(), kind: ClientKind::Any, rules: None, budgets: Vec::new() };
-        with_client.insert(RequestClient { client: client_entry.into(), has_credentials: true });
+        let proven = ProvenClient { client: client_entry.into(), digest: Some([1; 32]) };
+        with_client.insert(RequestClient { proven, version: 0 });
         let mut with_route = on(remote, here);
         with_route.insert(BehindRouteToken);
         for (request, local, expected) in [

@@ -83,6 +83,8 @@ fn show<T>(what: &str, mut work: impl FnMut() -> T) -> f64 {
 /// From a demand to the grant and back, in the engine only.
 fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     let policy = Policy {
+        version: 0,
+        clients: Arc::default(),
         distinguishes_clients: false,
         budgets: Vec::new(),
         rules: Vec::new(),
@@ -130,6 +132,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         preference: Arc::default(),
         hooks: Arc::default(),
         budgets: Arc::default(),
+        origin: Default::default(),
     };
     let (mut next, mut granted) = (0, 0);
     show("demand, grant and return, in the engine", || {

@@ -100,6 +100,7 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
         preference: Arc::default(),
         hooks: Default::default(),
         budgets: Arc::default(),
+        origin: Default::default(),
     };
     let (method, url) = (Method::GET, "http://seller.example/".parse()?);
     let request = PaidRequest::new((method, &url), (None, HostPattern::Any), BudgetSet::default());

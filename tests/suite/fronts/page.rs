@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use tokio::process::Command;
-use tollpass::proxy::frontend::{CaFiles, FrontendLayer, Page, Readiness};
+use tollpass::proxy::frontend::{CaFiles, FrontendLayer, Page, Promises, Readiness};
 use tollpass::proxy::{Body, ErrorResponder, Forward, ProxySettings, RemoteClient};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
@@ -258,7 +258,7 @@ async fn names_of_the_user_are_answered_too() {
 async fn a_proxy_that_shuts_down_is_not_ready() {
     let (shutdown, page) = (Shutdown::new(), Page { ca: None, pays: false, since: SystemTime::now() });
     let layer = FrontendLayer::proxy("127.0.0.1:8402".parse().unwrap(), page, Vec::new(), None, Vec::new())
-        .with_readiness(Readiness::new(None, None, shutdown.clone()));
+        .with_readiness(Readiness::new(Promises::default(), shutdown.clone()));
     let front = layer.layer(ErrorResponder::new(Forward::new(&ProxySettings::default())));
     shutdown.begin();
     for (path, status) in [("/ready", StatusCode::SERVICE_UNAVAILABLE), ("/health", StatusCode::OK)] {

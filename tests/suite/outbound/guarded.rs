@@ -15,7 +15,7 @@ use tollpass::config::Config;
 use tollpass::hosts::address_rules::AddressRules;
 use tollpass::protocol::policy::{HostPattern, Hosts};
 use tollpass::proxy::ProxySettings;
-use tollpass::proxy::intercept::Interception;
+use tollpass::proxy::interception::Interception;
 use tollpass::shutdown::Shutdown;
 use tollpass::tls::{Authority, Leaves};
 
@@ -170,7 +170,8 @@ impl Reader {
         };
         let leaves = Leaves::new(Arc::new(Authority::open(directory.path(), &[]).unwrap()), 16).unwrap();
         let hosts = Hosts::listed([HostPattern::Exactly("sec.test".into())]);
-        let proxy = Proxy::intercepting_on(ip, settings, Interception { hosts, leaves }).await;
+        let proxy =
+            Proxy::intercepting_on(ip, settings, Interception { hosts, leaves: Arc::new(leaves) }).await;
         Self { proxy, directory, notary }
     }
 

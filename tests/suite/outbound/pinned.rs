@@ -13,6 +13,7 @@ use tollpass::limits::Limits;
 use tollpass::protocol::policy::LocalSpenders;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
+use tollpass::proxy::rulebook::{CurrentRules, Rulebook};
 use tollpass::proxy::upstream::egress::PinnedAddr;
 use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, ProxySettings, RemoteClient};
 use tollpass::shutdown::Shutdown;
@@ -36,8 +37,7 @@ async fn rebinding(here: SocketAddr) -> (Arc<Names>, TcpListener) {
 pub fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
     let config = Config::load(Some(&alice.config_path())).unwrap();
     pay::PaySettings {
-        policy: Arc::new(config.policy),
-        local: LocalSpenders::Any,
+        rules: CurrentRules::new(Rulebook::new(Arc::new(config.policy), LocalSpenders::Any)),
         payments: Some(proxy.payments.clone()),
         limits: Limits { replay_memory: 1024, replay_file: 1024, ..config.limits },
         replay_directory: std::env::temp_dir(),

@@ -252,7 +252,7 @@ async fn all_errors_of_a_configuration_are_reported() {
 }
 
 #[tokio::test]
-async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
+async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sigint() {
     let origin = RawOrigin::start().await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
@@ -260,7 +260,7 @@ async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
     let text = "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[limits]\ndrain_timeout = \"1h\"\n\
                 [intercept]\nhosts = [\"localhost\"]\n";
     std::fs::write(&path, text).unwrap();
-    for signal in [Signal::TERM, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT] {
         let serving = Program::start(program(["serve", "--config", path.to_str().unwrap()])).await;
         let mut clients = Vec::new();
         for host in ["127.0.0.1", "localhost"] {
@@ -272,7 +272,7 @@ async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
         send(&serving.child, signal);
         let (status, log) = soon("the end", serving.ended()).await;
         assert_eq!(status.code(), Some(0), "{log}");
-        let name = if signal == Signal::TERM { "SIGTERM" } else { "SIGHUP" };
+        let name = if signal == Signal::TERM { "SIGTERM" } else { "SIGINT" };
         assert!(log.contains(name) && log.contains("stopped"), "{log}");
     }
 }

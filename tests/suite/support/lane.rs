@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tollpass::protocol::policy::{HostPattern, Hosts};
 use tollpass::proxy::ProxySettings;
-use tollpass::proxy::intercept::Interception;
+use tollpass::proxy::interception::Interception;
 use tollpass::tls::{Authority, Leaves};
 
 use super::proxy::Proxy;
@@ -49,7 +49,7 @@ impl Way {
         settings.ca_file = Some(notary.ca_file());
         let leaves = Leaves::new(Arc::new(Authority::open(directory.path(), &[]).unwrap()), 16).unwrap();
         let hosts = Hosts::listed([HostPattern::Exactly("127.0.0.1".into())]);
-        let proxy = Proxy::intercepting(settings, Interception { hosts, leaves }).await;
+        let proxy = Proxy::intercepting(settings, Interception { hosts, leaves: Arc::new(leaves) }).await;
         let origin = RawOrigin::secure(notary.certify("127.0.0.1", HTTP_1).await).await;
         Lane { proxy, origin, secure: Some((directory, notary)) }
     }

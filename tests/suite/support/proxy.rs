@@ -1,12 +1,17 @@
 //! A proxy without a wallet, in this process, on its own port.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::task::JoinHandle;
+use tollpass::Policy;
+use tollpass::protocol::policy::LocalSpenders;
 use tollpass::proxy::access_log::AccessLogLayer;
 use tollpass::proxy::frontend::{FrontendLayer, Page};
-use tollpass::proxy::intercept::{InterceptLayer, Interception};
+use tollpass::proxy::intercept::InterceptLayer;
+use tollpass::proxy::interception::Interception;
+use tollpass::proxy::rulebook::{CurrentRules, Rulebook};
 use tollpass::proxy::{Acceptor, ErrorResponder, Forward, Frontend, ProxySettings, serve};
 use tollpass::shutdown::Shutdown;
 use tollpass::workers::Workers;
@@ -49,7 +54,9 @@ impl Proxy {
         let address = acceptor.address();
         let shutdown = Shutdown::new();
         let forward = Forward::new(&settings);
-        let service = InterceptLayer::new(&forward, Some(interception), AccessLogLayer::new(true))
+        let rules = Rulebook::new(Arc::new(Policy::builder().build()), LocalSpenders::Any);
+        let rules = CurrentRules::new(Rulebook { interception: Some(Arc::new(interception)), ..rules });
+        let service = InterceptLayer::new(&forward, rules, AccessLogLayer::new(true))
             .layer(ErrorResponder::new(forward));
         let accepting = tokio::spawn(serve(acceptor, Workers::here(service), settings, shutdown.clone()));
         Self { address, shutdown, accepting }

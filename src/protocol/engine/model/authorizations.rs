@@ -271,6 +271,7 @@ impl Model {
             preference: Arc::default(),
             hooks: Arc::clone(&self.policy.hooks),
             budgets,
+            origin: Default::default(),
         };
         let nonce = nonce_of(purchase);
         let deadline = self.now + self.policy.pay_timeout;

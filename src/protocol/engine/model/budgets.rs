@@ -232,6 +232,7 @@ impl Model {
             preference: Arc::default(),
             hooks: Arc::clone(&self.policy.hooks),
             budgets: self.budgets.of(3),
+            origin: Default::default(),
         };
         self.budgets.demands.insert(purchase, limit.budgets.clone());
         let mut nonce = [0; 32];

@@ -228,6 +228,7 @@ fn what_another_request_signed_in_between_is_not_older() {
             preference: Arc::default(),
             hooks,
             budgets: Arc::default(),
+            origin: Default::default(),
         };
         let offer = Offer::MicroRaiden(ask(price));
         let deadline = world.now + policy().pay_timeout;

@@ -30,7 +30,7 @@ impl World {
         world
     }
 
-    fn accepted(&mut self, price: u64) {
+    pub(super) fn accepted(&mut self, price: u64) {
         let (id, _) = self.granted(price);
         self.when(Input::Answer(id, Outcome::Accepted));
     }
@@ -41,7 +41,7 @@ impl World {
         views.map(|view| (view.name, view.windows[0].spent.clone(), view.windows[0].held.clone())).collect()
     }
 
-    fn refused(&mut self, price: u64) -> Option<String> {
+    pub(super) fn refused(&mut self, price: u64) -> Option<String> {
         match self.demand(ask(price)).1.pop() {
             Some(Effect::Refuse(_, refusal)) => Some(refusal.to_string()),
             _ => None,

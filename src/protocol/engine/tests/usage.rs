@@ -138,6 +138,7 @@ impl Story {
             preference: Arc::default(),
             hooks: Arc::<Hooks>::default(),
             budgets: refs.map(|budget| BudgetRef { budget: Arc::clone(budget), host: None }).collect(),
+            origin: Default::default(),
         };
         self.when(Input::DemandOneShot {
             purchase: PurchaseId(number.into()),

@@ -69,7 +69,7 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use crate::proxy::authenticate::failures::*;
+    use crate::proxy::authenticator::failures::*;
 
     fn failures(most: u32, addresses: usize) -> FailedAttempts {
         FailedAttempts::new(&Limits {

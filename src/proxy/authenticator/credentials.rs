@@ -39,7 +39,7 @@ impl Credentials {
 
 #[cfg(test)]
 mod tests {
-    use crate::proxy::authenticate::credentials::*;
+    use crate::proxy::authenticator::credentials::*;
 
     #[test]
     fn only_basic_credentials_are_read() {
