@@ -1,9 +1,9 @@
 //! What paying costs: `cargo bench --bench paid`. Load, proxy and seller are separate processes on loopback; the proxy
 //! is the real program. Everything compared is measured in one run, in alternating rounds; numbers are medians over the
-//! rounds. It ends by itself within two minutes and makes no judgement of its own.
+//! rounds. It ends by itself within four minutes and makes no judgement of its own.
 //!
-//! The environment variable `PROXY` names another tollpass program to measure. `cargo bench --bench paid x402` measures only
-//! payments by x402.
+//! The environment variable `PROXY` names another tollpass program to measure, and `BEFORE` one of an earlier commit, whose
+//! CPU time is compared in the same run, in alternating rounds. `cargo bench --bench paid x402` measures only payments by x402.
 
 mod load;
 mod micro;
@@ -13,6 +13,7 @@ mod slow_disk;
 mod x402;
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -33,8 +34,10 @@ const CLIENTS: usize = 64;
 const CHANNELS: u32 = 8;
 /// Requests in one round to the seller that writes two segments, each of which may take 40 ms.
 const SEGMENTED: u64 = 100;
-/// The overall deadline.
-const WITHIN: Duration = Duration::from_secs(120);
+/// The kinds of requests that are compared with those of an earlier program.
+const KINDS: [&str; 3] = ["no rule", "rule, free", "paid"];
+/// The deadline of the comparison, with two programs.
+const WITHIN: Duration = Duration::from_secs(240);
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     }
     let signatures = micro::report()?;
     runtime.block_on(async {
-        tokio::time::timeout(WITHIN, compare(signatures)).await.context("not done within two minutes")??;
+        tokio::time::timeout(WITHIN, compare(signatures)).await.context("not done within four minutes")??;
         slow_disk::report().await?;
         x402::report().await
     })
@@ -98,88 +101,148 @@ fn median(values: &[f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Compares paid and free requests. `signatures`: see [`micro::report`].
-async fn compare(signatures: f64) -> anyhow::Result<()> {
-    let mut seller = Seller::start().await?;
-    let (one, many) = (Proxy::start(&seller, 1).await?, Proxy::start(&seller, CHANNELS).await?);
-    let (one, many) = ((&one, seller.id()?), (&many, seller.id()?));
-    // `localhost` is the same seller under a name that no rule matches.
-    let plain = format!("http://localhost:{}/free", seller.origin.port());
-    let free = format!("http://{}/free", seller.origin);
-    let paid = format!("http://{}/paid", seller.origin);
-    let segmented = format!("http://{}/paid", seller.segmented);
+/// A program under test, with a seller of its own.
+struct Contestant {
+    seller: Seller,
+    one: Proxy,
+    many: Proxy,
+    /// One client without a rule, with one and free, and paid.
+    alone: [Series; 3],
+    /// The same with many clients.
+    crowd: [Series; 3],
+    /// As many clients as payments of many clients can be in flight, at most: one on each channel.
+    few: Series,
+    pieces: Series,
+    asked: u64,
+    exchanged: u64,
+}
 
-    // Opens the channels and learns the price.
-    load::run(one, &paid, 1, 10).await?;
-    load::run(one, &segmented, 1, 10).await?;
-    let are_open = Cell::new(false);
-    let opening = async {
-        // Further channels are opened only while requests wait for one.
-        while !are_open.get() {
-            load::run(many, &paid, CLIENTS, CROWD / 10).await?;
-        }
-        Ok(())
-    };
-    tokio::try_join!(seller.await_channels(1 + CHANNELS, &are_open), opening)?;
+impl Contestant {
+    /// Starts everything, opens the channels and learns the price.
+    async fn start(program: &OsStr) -> anyhow::Result<Self> {
+        let mut seller = Seller::start().await?;
+        let one = Proxy::start(program, &seller, 1).await?;
+        let many = Proxy::start(program, &seller, CHANNELS).await?;
+        let (paid, id) = (format!("http://{}/paid", seller.origin), seller.id()?);
+        load::run((&one, id), &paid, 1, 10).await?;
+        load::run((&one, id), &format!("http://{}/paid", seller.segmented), 1, 10).await?;
+        let are_open = Cell::new(false);
+        let opening = async {
+            // Further channels are opened only while requests wait for one.
+            while !are_open.get() {
+                load::run((&many, id), &paid, CLIENTS, CROWD / 10).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(seller.await_channels(1 + CHANNELS, &are_open), opening)?;
+        let (alone, crowd, few, pieces) = Default::default();
+        Ok(Self { seller, one, many, alone, crowd, few, pieces, asked: 0, exchanged: 0 })
+    }
 
-    let mut alone: [Series; 3] = Default::default();
-    let mut crowd: [Series; 3] = Default::default();
-    // Of concurrent clients, at most one payment per channel is in flight.
-    let mut few = Series::default();
-    let mut pieces = Series::default();
-    let (mut asked, mut exchanged) = (0, 0);
-    for _ in 0..ROUNDS {
+    async fn run_round(&mut self) -> anyhow::Result<()> {
+        let id = self.seller.id()?;
+        let (one, many) = ((&self.one, id), (&self.many, id));
+        // `localhost` is the same seller under a name that no rule matches.
+        let plain = format!("http://localhost:{}/free", self.seller.origin.port());
+        let [free, paid] = ["free", "paid"].map(|path| format!("http://{}/{path}", self.seller.origin));
         for (proxy, clients, requests, series) in
-            [(one, 1, ALONE, &mut alone), (many, CLIENTS, CROWD, &mut crowd)]
+            [(one, 1, ALONE, &mut self.alone), (many, CLIENTS, CROWD, &mut self.crowd)]
         {
             for (url, series) in [&plain, &free].into_iter().zip(series.iter_mut()) {
                 series.add(load::run(proxy, url, clients, requests).await?);
             }
-            let before = seller.exchanges().await?;
+            let before = self.seller.exchanges().await?;
             series[2].add(load::run(proxy, &paid, clients, requests).await?);
-            exchanged += seller.exchanges().await? - before;
-            asked += requests;
+            self.exchanged += self.seller.exchanges().await? - before;
+            self.asked += requests;
         }
-        few.add(load::run(many, &free, CHANNELS as usize, CROWD).await?);
-        pieces.add(load::run(one, &segmented, 1, SEGMENTED).await?);
+        self.few.add(load::run(many, &free, CHANNELS as usize, CROWD).await?);
+        let segmented = format!("http://{}/paid", self.seller.segmented);
+        self.pieces.add(load::run(one, &segmented, 1, SEGMENTED).await?);
+        Ok(())
     }
 
-    println!(
-        "\n{:<44} {:>11} {:>11} {:>11} {:>11}",
-        "through the proxy", "requests", "proxy CPU", "seller CPU", "load CPU"
-    );
-    for (series, who) in [(&alone, "1 client, 1 channel"), (&crowd, "64 clients, 8 channels")] {
-        let [plain, free, paid] = series;
-        plain.show(&format!("no rule,      {who}"));
-        free.show(&format!("rule, free,   {who}"));
-        paid.show(&format!("paid,         {who}"));
+    /// Prints what was measured. `signatures`: see [`micro::report`].
+    fn show(&self, signatures: f64) {
         println!(
-            "{:<44} {:>8.2} ×  {:>8.2} ×",
-            "  paid to free",
-            paid.rate() / free.rate(),
-            paid.cost() / free.cost()
+            "\n{:<44} {:>11} {:>11} {:>11} {:>11}",
+            "through the proxy", "requests", "proxy CPU", "seller CPU", "load CPU"
         );
+        for (series, who) in [(&self.alone, "1 client, 1 channel"), (&self.crowd, "64 clients, 8 channels")] {
+            let [plain, free, paid] = series;
+            plain.show(&format!("no rule,      {who}"));
+            free.show(&format!("rule, free,   {who}"));
+            paid.show(&format!("paid,         {who}"));
+            println!(
+                "{:<44} {:>8.2} ×  {:>8.2} ×",
+                "  paid to free",
+                paid.rate() / free.rate(),
+                paid.cost() / free.cost()
+            );
+            println!(
+                "{:<44} {:>8.2} ×  {:>8.2} ×",
+                "  paid to no rule",
+                paid.rate() / plain.rate(),
+                paid.cost() / plain.cost()
+            );
+        }
+        let free = self.crowd[1].whole_cost();
+        println!(
+            "{:<44} {:>8.2} ×",
+            "  most there can be with all processors busy",
+            free / (free + signatures)
+        );
+        self.few.show("rule, free,   8 clients: as many at once");
+        let paid = &self.crowd[2];
         println!(
             "{:<44} {:>8.2} ×  {:>8.2} ×",
-            "  paid to no rule",
-            paid.rate() / plain.rate(),
-            paid.cost() / plain.cost()
+            "  paid by 64 clients to that",
+            paid.rate() / self.few.rate(),
+            paid.cost() / self.few.cost()
+        );
+        println!("{:<44} {:>8.0} /s", "paid, head and body in two segments, 1 client", self.pieces.rate());
+        println!(
+            "exchanges with the seller: {} for {} paid requests, {:.4} each",
+            self.exchanged,
+            self.asked,
+            self.exchanged as f64 / self.asked as f64
         );
     }
-    let free = crowd[1].whole_cost();
-    println!("{:<44} {:>8.2} ×", "  most there can be with all processors busy", free / (free + signatures));
-    few.show("rule, free,   8 clients: as many at once");
-    let paid = &crowd[2];
-    println!(
-        "{:<44} {:>8.2} ×  {:>8.2} ×",
-        "  paid by 64 clients to that",
-        paid.rate() / few.rate(),
-        paid.cost() / few.cost()
-    );
-    println!("{:<44} {:>8.0} /s", "paid, head and body in two segments, 1 client", pieces.rate());
-    println!(
-        "exchanges with the seller: {exchanged} for {asked} paid requests, {:.4} each",
-        exchanged as f64 / asked as f64
-    );
+
+    /// Prints the CPU time of a request, as a multiple of that of another program.
+    fn show_change(&self, before: &Self) {
+        println!(
+            "\n{:<44} {:>11} {:>11}",
+            "CPU of the proxy, to the program before", "1 client", "64 clients"
+        );
+        let pairs = self.alone.iter().zip(&before.alone).zip(self.crowd.iter().zip(&before.crowd));
+        for (what, ((alone, alone_before), (crowd, crowd_before))) in KINDS.into_iter().zip(pairs) {
+            let [alone, crowd] = [alone.cost() / alone_before.cost(), crowd.cost() / crowd_before.cost()];
+            println!("to before: {what:<33} {alone:>8.2} ×  {crowd:>8.2} ×");
+        }
+        let added = |[_, free, paid]: &[Series; 3]| paid.cost() - free.cost();
+        let [alone, crowd] =
+            [added(&self.alone) / added(&before.alone), added(&self.crowd) / added(&before.crowd)];
+        println!("to before: {:<33} {alone:>8.2} ×  {crowd:>8.2} ×", "what a payment adds");
+    }
+}
+
+/// Compares paid and free requests. `signatures`: see [`micro::report`].
+async fn compare(signatures: f64) -> anyhow::Result<()> {
+    let mut new = Contestant::start(&proxy::program()).await?;
+    let mut before = match std::env::var_os("BEFORE") {
+        Some(program) => Some(Contestant::start(&program).await?),
+        None => None,
+    };
+    for _ in 0..ROUNDS {
+        new.run_round().await?;
+        if let Some(before) = &mut before {
+            before.run_round().await?;
+        }
+    }
+    new.show(signatures);
+    if let Some(before) = &before {
+        new.show_change(before);
+    }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The proxy under test: the real program with a wallet, a chain and one rule.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,6 +17,11 @@ use tokio::process::{Child, Command};
 use crate::seller;
 use crate::seller::Seller;
 
+/// The program to measure.
+pub fn program() -> OsString {
+    std::env::var_os("PROXY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tollpass").into())
+}
+
 /// A running proxy, stopped when dropped.
 pub struct Proxy {
     pub address: SocketAddr,
@@ -25,19 +31,24 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts a proxy that may open this many channels to a seller; each number of channels has its own wallet.
-    pub async fn start(seller: &Seller, channels: u32) -> anyhow::Result<Self> {
-        Self::with(&configuration(seller, channels), &seller::wallet(channels)).await
+    pub async fn start(program: &OsStr, seller: &Seller, channels: u32) -> anyhow::Result<Self> {
+        Self::run(program, &configuration(seller, channels), &seller::wallet(channels)).await
     }
 
     /// Starts a proxy with this configuration, and this key in the file `key`.
     pub async fn with(configuration: &str, key: &[u8; 32]) -> anyhow::Result<Self> {
+        Self::run(&program(), configuration, key).await
+    }
+
+    async fn run(program: &OsStr, configuration: &str, key: &[u8; 32]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         write_private(&directory.path().join("key"), &ethers_core::utils::hex::encode(key))?;
         write_private(&directory.path().join("proxy.toml"), configuration)?;
-        let program = std::env::var_os("PROXY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tollpass").into());
         let mut child = Command::new(program)
             .args(["serve", "--config"])
             .arg(directory.path().join("proxy.toml"))
+            // Wallets are locked there, and two programs have the same.
+            .env("XDG_RUNTIME_DIR", directory.path())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(directory.path().join("log"))?)
             .kill_on_drop(true)

@@ -55,9 +55,6 @@ struct Options {
     /// The output of `cargo bench --bench paid`, for its requirements
     #[arg(long)]
     paid: Option<PathBuf>,
-    /// The same of the commit before
-    #[arg(long)]
-    paid_before: Option<PathBuf>,
     /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -120,7 +117,7 @@ async fn compare(options: &Options) -> anyhow::Result<ExitCode> {
         bench.round(round, lines, &mut results).await;
     }
     let paid = match &options.paid {
-        Some(file) => paid::requirements(file, options.paid_before.as_deref())?,
+        Some(file) => paid::requirements(file)?,
         None => Vec::new(),
     };
     results.print(lines, paid);

@@ -11,18 +11,19 @@ use crate::report::Requirement;
 struct Paid {
     /// Requests/s of paid to free ones: one client, many.
     ratios: [f64; 2],
-    /// The CPU time that a payment adds in the proxy, in microseconds: one client, many.
-    costs: [f64; 2],
+    /// The CPU time of a request that is not paid, of one that is, and what a payment adds, each to that of the program
+    /// before: one client, many. `None` if that was not measured.
+    changes: Option<[[f64; 2]; 3]>,
     /// The most that the ratio of many clients can be.
     most: f64,
     /// Exchanges for each payment.
     exchanges: f64,
 }
 
-/// The requirements; the cost of a payment is compared with that before.
-pub fn requirements(file: &Path, before: Option<&Path>) -> anyhow::Result<Vec<Requirement>> {
-    let paid = Paid::read(file)?;
-    let before = before.map(Paid::read).transpose()?;
+/// The requirements.
+pub fn requirements(file: &Path) -> anyhow::Result<Vec<Requirement>> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let paid = Paid::parse(&text).with_context(|| format!("{} is not its output", file.display()))?;
     let single = |text: &str, value| Requirement::new(text.to_owned(), vec![value]);
     let [alone, crowd] = paid.ratios;
     let mut list = vec![
@@ -32,20 +33,22 @@ pub fn requirements(file: &Path, before: Option<&Path>) -> anyhow::Result<Vec<Re
         single("paid: exchanges for each payment, at least", paid.exchanges).at_least(1.0),
         single("paid: exchanges for each payment, at most", paid.exchanges).at_most(1.0),
     ];
-    for (at, clients) in ["1 client", "64 clients"].into_iter().enumerate() {
-        let base = before.as_ref().map_or(f64::NAN, |before| before.costs[at]);
-        let text = format!("paid, {clients}: CPU that a payment adds, to the program before");
-        list.push(single(&text, paid.costs[at] / base).at_most(1.0));
+    let changes = paid.changes.unwrap_or([[f64::NAN; 2]; 3]);
+    for (what, change, most) in [
+        ("a request that is not paid", changes[0], 1.03),
+        ("a paid request", changes[1], 1.1),
+        ("what a payment adds", changes[2], 1.0),
+    ] {
+        for (clients, change) in ["1 client", "64 clients"].into_iter().zip(change) {
+            list.push(
+                single(&format!("{what}, {clients}: CPU, to the program before"), change).at_most(most),
+            );
+        }
     }
     Ok(list)
 }
 
 impl Paid {
-    fn read(file: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        Self::parse(&text).with_context(|| format!("{} is not its output", file.display()))
-    }
-
     fn parse(text: &str) -> Option<Self> {
         let with = |begin: &str| text.lines().filter(|line| line.starts_with(begin)).collect::<Vec<_>>();
         // Each has a line for one client, then one for many.
@@ -53,21 +56,25 @@ impl Paid {
             let lines = with(begin);
             Some([number(lines.first()?, begin, at)?, number(lines.get(1)?, begin, at)?])
         };
-        let ([paid, many_paid], [free, many_free]) =
-            (pair("paid,         ", COST)?, pair("rule, free,   ", COST)?);
+        let change = |kind: &str| {
+            let begin = format!("to before: {kind} ");
+            let line = *with(&begin).first()?;
+            Some([number(line, &begin, 0)?, number(line, &begin, 1)?])
+        };
+        let changes = [change("no rule"), change("paid"), change("what a payment adds")];
         let most = "  most there can be with all processors busy";
         let exchanges = text.lines().find(|line| line.starts_with("exchanges with the seller"))?;
         Some(Self {
             ratios: pair("  paid to free", 0)?,
-            costs: [paid - free, many_paid - many_free],
+            changes: match changes {
+                [Some(free), Some(paid), Some(added)] => Some([free, paid, added]),
+                _ => None,
+            },
             most: number(with(most).first()?, most, 0)?,
             exchanges: exchanges.rsplit(", ").next()?.split(' ').next()?.parse().ok()?,
         })
     }
 }
-
-/// Where in a line of [`number`] the proxy's CPU time is: clients, channels, requests/s, then this.
-const COST: usize = 3;
 
 /// The number at this place in what follows `begin`.
 fn number(line: &str, begin: &str, at: usize) -> Option<f64> {
