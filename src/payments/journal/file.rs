@@ -24,6 +24,8 @@ pub struct Journal {
     pub(super) path: PathBuf,
     /// Without one, payments get no rows.
     pub(super) ledger: Option<LedgerWriter>,
+    /// Whether a power failure could take back what was committed last.
+    pub(super) has_unsynced: bool,
 }
 
 /// SQLite's additional files for the journal of a state directory.
@@ -54,7 +56,7 @@ impl Journal {
             migrate(&mut connection, found).map_err(failed)?;
         }
         let hasher = sweep(&connection).map_err(failed)?;
-        Ok(Self { connection, hasher, path, ledger: None })
+        Ok(Self { connection, hasher, path, ledger: None, has_unsynced: false })
     }
 
     /// The hasher for the keys of this journal's prices.

@@ -415,3 +415,34 @@ fn a_file_of_a_newer_version_is_left_alone() {
     Journal::open(directory.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
     assert!(matches!(Journal::open(directory.path()), Err(JournalError::Newer { found: 99, .. })));
 }
+
+#[test]
+fn what_became_of_an_authorization_is_synced_later_and_everything_else_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let nonce = [7; 32];
+    let ends = [
+        Record::AuthorizationEnded(nonce),
+        Record::AuthorizationTaken(nonce, 5),
+        Record::AuthorizationUnneeded(nonce),
+        Record::AuthorizationServed(nonce),
+    ];
+    for end in &ends {
+        journal.write(None, std::slice::from_ref(end)).unwrap();
+        assert!(journal.has_unsynced, "{end:?}");
+        journal.sync();
+        assert!(!journal.has_unsynced, "{end:?}");
+    }
+    journal.write(None, &ends).unwrap();
+    assert!(journal.has_unsynced);
+    // A write that something waits for includes what came before, also in the same transaction.
+    for record in
+        [Record::Frozen(true), Record::AuthorizationUsed(nonce, 5), Record::AuthorizationUnused(nonce)]
+    {
+        journal.write(None, &[ends[0].clone(), record.clone()]).unwrap();
+        assert!(!journal.has_unsynced, "{record:?}");
+        let synchronous: i64 =
+            journal.connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
+        assert_eq!(synchronous, 2, "{record:?}: not FULL");
+    }
+}

@@ -15,8 +15,8 @@ use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Signature, Terms};
 
 impl Journal {
-    /// Commits records atomically: after `Ok` they survive a crash. Authorizations and prices outside channels belong to no
-    /// account.
+    /// Commits records atomically: after `Ok` they survive a crash, and a power failure unless all of them only say what became
+    /// of authorizations (see [`Self::sync`]). Authorizations and prices outside channels belong to no account.
     ///
     /// # Errors
     /// [`JournalError::NoAccount`]: a record belongs to an account and there is none. [`JournalError::Sqlite`]: SQLite cannot
@@ -41,6 +41,18 @@ impl Journal {
             .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
+    /// Makes durable what was committed without that, if anything was.
+    pub(in crate::payments) fn sync(&mut self) {
+        if !self.has_unsynced {
+            return;
+        }
+        match self.try_to_change_nothing() {
+            Ok(()) => self.has_unsynced = false,
+            // The next durable write includes it.
+            Err(error) => tracing::debug!(%error, "cannot sync the journal"),
+        }
+    }
+
     fn try_to_change_nothing(&mut self) -> rusqlite::Result<()> {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         let transaction = self.connection.transaction()?;
@@ -52,8 +64,9 @@ impl Journal {
     }
 
     fn try_write(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
-        // Rows of the ledger are written with less, and an error may have left it at that.
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        let is_durable = !records.iter().all(can_be_late);
+        // Transactions become durable in order: the next durable one includes this one.
+        self.connection.pragma_update(None, "synchronous", if is_durable { "FULL" } else { "NORMAL" })?;
         let transaction = self.connection.transaction()?;
         for record in records {
             match record {
@@ -163,8 +176,23 @@ impl Journal {
                 }
             }
         }
-        transaction.commit()
+        transaction.commit()?;
+        self.has_unsynced = !is_durable;
+        Ok(())
     }
+}
+
+/// True if a record only says what became of an authorization. If a power failure takes it back, the authorization counts as
+/// before, and the seller or the chain says again what became of it. What is signed later is in a durable write, which includes
+/// this record.
+fn can_be_late(record: &Record) -> bool {
+    matches!(
+        record,
+        Record::AuthorizationEnded(_)
+            | Record::AuthorizationTaken(..)
+            | Record::AuthorizationUnneeded(_)
+            | Record::AuthorizationServed(_)
+    )
 }
 
 /// True if a record is about a one-shot authorization, which has rows in the ledger.

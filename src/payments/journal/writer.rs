@@ -46,7 +46,7 @@ enum WriteJob {
     Other(Box<dyn FnOnce(&mut Journal) + Send>),
 }
 
-/// Called with the result of a write: `Err` with the reason if it failed.
+/// Called with the result of a write: `Err` with the reason if that failed.
 pub(crate) type WriteEnded = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 struct RecordsJob {
@@ -96,11 +96,15 @@ impl JournalWriter {
             while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
                 match job {
                     WriteJob::Other(work) => work(&mut journal),
-                    WriteJob::Ledger => journal.flush_ledger(),
+                    WriteJob::Ledger => {
+                        journal.flush_ledger();
+                        journal.sync();
+                    }
                     WriteJob::Records(first) => next = write_group(&mut journal, first, &mut waiting),
                 }
             }
             journal.flush_ledger();
+            journal.sync();
         });
         Self { jobs, thread, gathering }
     }
@@ -135,6 +139,32 @@ impl JournalWriter {
         let job = RecordsJob { account, records, ended: Some(ended) };
         // If the thread has died, the job is dropped, which reports its failure.
         let _ = self.jobs.send(WriteJob::Records(job)).await;
+    }
+
+    /// Submits records for others than the owner of this handle.
+    pub(crate) fn port(&self) -> JournalPort {
+        JournalPort(self.jobs.downgrade())
+    }
+}
+
+/// Submits records from any thread, without waiting. It does not keep the journal thread running.
+#[derive(Debug)]
+pub(crate) struct JournalPort(mpsc::WeakSender<WriteJob>);
+
+/// A place in the queue of the journal thread.
+pub(crate) struct ReservedWrite(mpsc::OwnedPermit<WriteJob>);
+
+impl JournalPort {
+    /// A place in the queue; `None` if that is full, or closed.
+    pub(crate) fn reserve(&self) -> Option<ReservedWrite> {
+        self.0.upgrade()?.try_reserve_owned().ok().map(ReservedWrite)
+    }
+}
+
+impl ReservedWrite {
+    /// As [`JournalWriter::write`].
+    pub(crate) fn write(self, account: Option<AccountId>, records: Vec<Record>, ended: WriteEnded) {
+        self.0.send(WriteJob::Records(RecordsJob { account, records, ended: Some(ended) }));
     }
 }
 
