@@ -7,8 +7,7 @@
 mod jobs;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::account::AccountKey;
 use super::closing_signatures::ClosingSignatures;
 use super::error::ChannelAccessError;
-use super::journal::writer::JournalWriter;
+use super::journal::writer::{JournalPort, JournalWriter};
 use super::journal::{AccountId, Journal};
 use super::ledger::{LedgerKey, LedgerQueue};
 use super::listing::{ListedChannel, Listing};
@@ -24,7 +23,7 @@ use super::message::{ChainContext, LockId, LockReply, Message, OpReply, StartupS
 use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::seller_urls::SellerUrls;
-use super::shared_engine::SharedEngine;
+use super::shared_engine::{NextRecords, RecordSink, SharedEngine};
 use crate::chain::WalletSigner;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::failpoint;
@@ -36,6 +35,8 @@ use crate::protocol::{Account, Address, ChannelId, ChannelOp, Phase};
 pub(super) struct Actor {
     engine: Arc<SharedEngine>,
     journal: JournalWriter,
+    /// Whose channels the engine's records are of, once that is known.
+    account: Arc<OnceLock<AccountId>>,
     context: Option<ActorContext>,
     /// Chain jobs that wait until their transaction is recorded.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
@@ -68,7 +69,6 @@ pub(super) struct PaymentsState {
 /// What is needed to pay.
 struct ActorContext {
     account: Account,
-    account_id: AccountId,
     chain: Chain,
     signer: Arc<WalletSigner>,
     /// The block at which the next sync starts.
@@ -82,9 +82,14 @@ const MAX_WAITING_OPS: usize = 64;
 
 impl Actor {
     pub(super) fn new(journal: Journal, mailbox: mpsc::WeakSender<Message>, shared: PaymentsState) -> Self {
+        let journal = JournalWriter::start(journal, Arc::clone(&shared.ledger));
+        let account: Arc<OnceLock<AccountId>> = Arc::default();
+        let sink = JournalSink { port: journal.port(), account: Arc::clone(&account) };
+        shared.engine.set_sink(Box::new(sink));
         Self {
             engine: Arc::clone(&shared.engine),
-            journal: JournalWriter::start(journal, Arc::clone(&shared.ledger)),
+            journal,
+            account,
             context: None,
             sends: HashMap::new(),
             mailbox,
@@ -442,8 +447,9 @@ impl Actor {
         self.watch(&chain, synced.cursor);
         // A second one would be the same.
         let _ = self.engine.conditions.chain.set(chain.clone());
-        self.context =
-            Some(ActorContext { account, account_id: stored.id, chain, signer, cursor: synced.cursor });
+        self.context = Some(ActorContext { account, chain, signer, cursor: synced.cursor });
+        // A second one would be the same.
+        let _ = self.account.set(stored.id);
         self.engine.submit(Input::Holds(stored.holds));
         let ready = Input::Ready {
             account,
@@ -475,22 +481,15 @@ impl Actor {
     async fn write(&self, seq: Seq, records: Vec<Record>) {
         failpoint::point("records about to be written");
         let engine = Arc::clone(&self.engine);
-        let ended = move |written: Result<(), String>| {
-            engine.conditions.is_unwritable.store(written.is_err(), Ordering::Relaxed);
-            engine.submit(match written {
-                Ok(()) => Input::Durable(seq),
-                Err(reason) => Input::NotRecorded(seq, reason),
-            });
-        };
-        let account = self.context.as_ref().map(|context| context.account_id);
-        self.journal.write(account, records, Box::new(ended)).await;
+        let ended = Box::new(move |written| engine.write_ended(seq, written));
+        self.journal.write(self.account.get().copied(), records, ended).await;
     }
 
     async fn persist(&mut self, records: Vec<Record>) -> Result<(), String> {
         if records.is_empty() {
             return Ok(());
         }
-        let account_id = self.context.as_ref().map(|context| context.account_id);
+        let account_id = self.account.get().copied();
         failpoint::point("records about to be written");
         let written =
             self.journal.submit(move |journal| journal.write(account_id, &records)).await.done().await;
@@ -530,6 +529,24 @@ impl Actor {
             |(id, channel)| ListedChannel::new(id, channel, state.engine.host(id).map(|host| &**host));
         let channels = state.engine.channels().map(listed).collect();
         Listing { owner, channels }
+    }
+}
+
+/// Hands records to the journal thread.
+#[derive(Debug)]
+struct JournalSink {
+    port: JournalPort,
+    account: Arc<OnceLock<AccountId>>,
+}
+
+impl RecordSink for JournalSink {
+    fn take(&self, next: &mut dyn FnMut() -> Option<NextRecords>) {
+        while let Some(place) = self.port.reserve()
+            && let Some((records, ended)) = next()
+        {
+            failpoint::point("records about to be written");
+            place.write(self.account.get().copied(), records, ended);
+        }
     }
 }
 

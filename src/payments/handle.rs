@@ -118,7 +118,7 @@ impl Payments {
             .with_budgets(budgets)
             .with_open_authorizations(&open, authorization_time())
             .frozen(is_frozen);
-        let engine = Arc::new(SharedEngine::new(engine, clock));
+        let engine = SharedEngine::new(engine, clock);
         for (nonce, signature) in journal.signatures()? {
             engine.signatures.insert(nonce, signature);
         }

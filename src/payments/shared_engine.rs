@@ -2,10 +2,13 @@
 //! point: clients on any runtime, chain jobs and the journal thread all use it.
 //!
 //! No code waits while it holds the lock. Answers to purchases are delivered under it, in the task that submits the
-//! input; disk and chain effects are left to the actor, which is woken for them.
+//! input, and records go to the journal thread, as long as its queue has room; all other effects are left to the actor,
+//! which is woken for them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::futures::Notified;
@@ -19,7 +22,8 @@ use super::payer::Wallet;
 use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
 use crate::protocol::engine::{
-    Effect, Engine, Input, OpRefused, OpenHold, PurchaseId, PurchaseReply, UnclearAuthorization, UseDoubt,
+    Effect, Engine, Input, OpRefused, OpenHold, PurchaseId, PurchaseReply, Record, Seq, UnclearAuthorization,
+    UseDoubt,
 };
 use crate::protocol::{ChannelOp, Refusal};
 
@@ -41,6 +45,10 @@ pub(super) struct SharedEngine {
     clock: BudgetClock,
     /// Notices about budgets with a webhook, until someone takes them.
     notices: (mpsc::Sender<BudgetNotice>, Mutex<Option<mpsc::Receiver<BudgetNotice>>>),
+    /// Takes records, once the journal thread runs.
+    records: OnceLock<Box<dyn RecordSink>>,
+    /// This engine, for those who tell it how a write has ended.
+    own: Weak<Self>,
     /// The wallet, once known.
     pub payer: SetOnce<Wallet>,
     /// What an external signer signed of authorizations.
@@ -67,6 +75,17 @@ pub(super) struct LockedEngine {
     timed: Option<Instant>,
     /// True while the actor waits for leases to return, or for writes to end.
     pub awaits_returns: bool,
+    /// True while the actor executes effects that it has taken: those that follow come after them.
+    is_acting: bool,
+}
+
+/// Records, and what is to be called with the result of writing them: `Err` with the reason if that failed.
+pub(super) type NextRecords = (Vec<Record>, Box<dyn FnOnce(Result<(), String>) + Send>);
+
+/// Takes the records of the engine without waiting.
+pub(super) trait RecordSink: fmt::Debug + Send + Sync {
+    /// Takes what `next` returns, until that is nothing or there is no room.
+    fn take(&self, next: &mut dyn FnMut() -> Option<NextRecords>);
 }
 
 /// The immediate result of asking the engine.
@@ -77,8 +96,8 @@ pub(super) enum Asked {
 }
 
 impl SharedEngine {
-    /// The engine, not shared yet.
-    pub(super) fn new(engine: Engine, clock: BudgetClock) -> Self {
+    /// The engine, shared with nobody yet.
+    pub(super) fn new(engine: Engine, clock: BudgetClock) -> Arc<Self> {
         let inner = LockedEngine {
             engine,
             replies: HashMap::new(),
@@ -87,23 +106,53 @@ impl SharedEngine {
             touched: Instant::now(),
             timed: None,
             awaits_returns: false,
+            is_acting: false,
         };
         let (sender, receiver) = mpsc::channel(MAX_NOTICES);
         let notices = (sender, Mutex::new(Some(receiver)));
-        Self {
+        Arc::new_cyclic(|own| Self {
             inner: Mutex::new(inner),
             wake: Notify::new(),
             clock,
             notices,
+            records: OnceLock::new(),
+            own: Weak::clone(own),
             payer: SetOnce::new(),
             signatures: KeptSignatures::default(),
             freed: FreedAuthorizations::default(),
             conditions: Arc::default(),
-        }
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LockedEngine> {
         lock(&self.inner)
+    }
+
+    /// Hands records to this one from now on.
+    pub(super) fn set_sink(&self, sink: Box<dyn RecordSink>) {
+        // There is one journal.
+        let _ = self.records.set(sink);
+    }
+
+    /// Tells the engine how the write `seq` has ended.
+    pub(super) fn write_ended(&self, seq: Seq, written: Result<(), String>) {
+        self.conditions.is_unwritable.store(written.is_err(), Ordering::Relaxed);
+        self.submit(match written {
+            Ok(()) => Input::Durable(seq),
+            Err(reason) => Input::NotRecorded(seq, reason),
+        });
+    }
+
+    /// Hands records that come next to the journal thread, unless its queue is full: then the actor waits for room.
+    fn persist(&self, inner: &mut LockedEngine) {
+        let Some(sink) = self.records.get().filter(|_| !inner.is_acting && inner.engine.has_effects()) else {
+            return;
+        };
+        sink.take(&mut || {
+            let engine = self.own.upgrade()?;
+            let (seq, records) = inner.engine.poll_persist()?;
+            Some((records, Box::new(move |written| engine.write_ended(seq, written))))
+        });
     }
 
     /// Resolves when there is work for the actor.
@@ -245,6 +294,7 @@ impl SharedEngine {
 
     /// Wakes the actor for effects that only it can execute.
     fn wake_if_needed(&self, mut inner: MutexGuard<'_, LockedEngine>, id: Option<PurchaseId>, now: Instant) {
+        self.persist(&mut inner);
         let waits_until = id.and_then(|id| inner.engine.due(id));
         let idle = inner.engine.is_dirty().then_some(now + PERSIST_AFTER);
         let due = waits_until.into_iter().chain(idle).min();
@@ -296,9 +346,11 @@ impl LockedEngine {
         }
     }
 
-    /// All pending effects of the engine.
+    /// All pending effects of the engine. The caller executes them, and calls this again until there are none.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
-        std::iter::from_fn(|| self.engine.poll_effect()).collect()
+        let effects: Vec<Effect> = std::iter::from_fn(|| self.engine.poll_effect()).collect();
+        self.is_acting = !effects.is_empty();
+        effects
     }
 
     /// Sets the actor's next wake-up: for timeouts, and to record what is only in memory.

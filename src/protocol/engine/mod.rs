@@ -593,6 +593,14 @@ impl Engine {
         self.effects.pop_front()
     }
 
+    /// The next effect, if that is [`Effect::Persist`].
+    pub fn poll_persist(&mut self) -> Option<(Seq, Vec<Record>)> {
+        match self.effects.pop_front_if(|effect| matches!(effect, Effect::Persist(..)))? {
+            Effect::Persist(seq, records) => Some((seq, records)),
+            _ => None,
+        }
+    }
+
     /// When [`Input::Tick`] is due at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let one_shots = self.one_shots.values().filter_map(OneShotPurchase::due);
