@@ -1,5 +1,6 @@
 //! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
+mod background;
 mod certificate;
 mod clients;
 mod error;
@@ -23,11 +24,11 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
+use self::background::Background;
 pub use self::certificate::server_tls;
 pub use self::clients::{client_user, known_clients};
 pub use self::error::StartError;
@@ -49,7 +50,7 @@ use crate::chain::external::{ExternalSettings, ExternalSigner, SignerPlace};
 use crate::chain::keystore;
 use crate::chain::keystore::Password;
 use crate::chain::{Chain, WalletSigner};
-use crate::channels::{Channels, IdleChannelReaper, SellerClient};
+use crate::channels::{Channels, SellerClient};
 use crate::config;
 use crate::config::{Config, KeySource};
 use crate::payments::journal;
@@ -81,9 +82,6 @@ const START_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The file in the state directory with the token that protects routes.
 const ROUTE_TOKEN: &str = "route-token";
-
-/// Bounds of the interval between scans for idle channels.
-const REAPER_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A proxy that is ready to run: ports bound, state directory locked, journal open.
 pub struct App {
@@ -328,9 +326,6 @@ impl App {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
-        if let Some(notices) = payments.as_ref().and_then(Payments::take_budget_notices) {
-            shutdown.spawn(pay::budget_notices::tell_webhooks(notices, shutdown.clone()));
-        }
         let pays = paying.is_some();
         let readiness =
             Readiness::new(promises(&config, payments.clone(), dry_run.is_some()), shutdown.clone());
@@ -348,7 +343,9 @@ impl App {
         let metrics: Arc<dyn MetricsSource> = Arc::new(metrics);
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
         let config = Arc::new(config);
-        let (close_idle_after, idle_after) = watch::channel(config.policy.deposit.close_idle_after);
+        let channels = paying.as_ref().map(|paying| paying.channels.clone());
+        let mut background = Background::new(channels, dry_run.is_some(), shutdown.clone());
+        background.serve(&config.policy);
         let reloader = Reloader {
             config: Arc::clone(&config),
             rules: rules.clone(),
@@ -358,10 +355,11 @@ impl App {
             readiness: readiness.clone(),
             access_log,
             ca: ca.clone(),
-            close_idle_after,
+            background,
             source,
         };
-        shutdown.spawn(reloader.run(reload_orders, shutdown.clone()));
+        // Nothing waits for it at the end.
+        tokio::spawn(reloader.run(reload_orders, shutdown.clone()));
         let stacks = workers.each(|index, count| stack.for_worker(index, count, counts.get(index).cloned()));
         let served = Served {
             config: &config,
@@ -381,9 +379,6 @@ impl App {
             report_left(shutdown.drain(drain_timeout).await);
             return Ok(());
         };
-        if dry_run.is_none() {
-            shutdown.spawn(close_idle_channels(channels.clone(), idle_after, shutdown.clone()));
-        }
         let task = watched(task, shutdown.clone());
         let is_dry_run = dry_run.is_some();
         let starting = async {
@@ -446,36 +441,6 @@ fn watched(task: JoinHandle<()>, shutdown: Shutdown) -> JoinHandle<Result<(), to
         }
         ended
     })
-}
-
-/// Closes idle channels periodically, after the time that the policy says. A close that has begun finishes within the drain.
-async fn close_idle_channels(
-    channels: Channels,
-    mut idle_after: watch::Receiver<Option<Duration>>,
-    shutdown: Shutdown,
-) {
-    loop {
-        let after = *idle_after.borrow_and_update();
-        let mut reaper = after.map(|after| IdleChannelReaper::new(channels.clone(), after));
-        let (shortest, longest) = REAPER_INTERVAL;
-        let every = after.map_or(longest, |after| (after / 4).clamp(shortest, longest));
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                changed = idle_after.changed() => match changed {
-                    Ok(()) => break,
-                    // It can change as long as the proxy serves.
-                    Err(_) => return,
-                },
-                () = shutdown.stopping() => return,
-            }
-            if let Some(reaper) = &mut reaper {
-                while !shutdown.is_stopping() && reaper.close_next().await {}
-            }
-        }
-    }
 }
 
 /// Payments without a proxy, for the command line while no `serve` runs and for users of the library.

@@ -4,10 +4,10 @@
 //! events, before requests are judged by the new rules: no request that the engine sees can be ahead of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
+use super::background::Background;
 use super::clients::known_clients;
 use super::interception::{SharedCa, interception};
 use super::promises::promises;
@@ -56,8 +56,7 @@ pub(super) struct Reloader {
     pub readiness: Readiness,
     pub access_log: AccessLogLayer,
     pub ca: SharedCa,
-    /// When channels that are not needed are closed.
-    pub close_idle_after: watch::Sender<Option<Duration>>,
+    pub background: Background,
     /// Absent if the proxy belongs to another command.
     pub source: Option<ReloadSource>,
 }
@@ -129,7 +128,7 @@ impl Reloader {
             payments.set_policy(Arc::clone(&rules.policy), Arc::clone(&config.assets));
         }
         self.ca.set(rules.interception.as_deref());
-        self.close_idle_after.send_replace(rules.policy.deposit.close_idle_after);
+        self.background.serve(&rules.policy);
         self.rules.replace(rules);
         self.readiness.promise(promises(&config, self.payments.clone(), self.is_dry_run));
         self.access_log.switch(config.log.access);

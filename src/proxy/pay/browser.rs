@@ -6,13 +6,14 @@
 //! The exception is a client of kind "program": no browser has its credentials, and no page can add them.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri};
 
 use crate::hosts::default_port;
 use crate::protocol::Refusal;
-use crate::protocol::policy::{Browsers, ClientKind};
+use crate::protocol::policy::{Browsers, ClientKind, ProxyClient};
 use crate::proxy::Body;
 use crate::proxy::extensions::{RequestClient, RequestedAuthority};
 
@@ -47,10 +48,11 @@ impl From<Unasked> for Refusal {
     }
 }
 
-/// Whether the credentials of the request are those of a program, whatever its other headers say.
-pub(super) fn is_program(request: &Request<Body>) -> bool {
-    let client = request.extensions().get::<RequestClient>();
-    client.is_some_and(|client| client.has_credentials() && client.proven.client.kind == ClientKind::Program)
+/// Whether the credentials of a request are those of a program, whatever its other headers say: what it has shown, and whose
+/// that is by now.
+pub(super) fn is_program(shown: Option<&RequestClient>, client: Option<&Arc<ProxyClient>>) -> bool {
+    shown.is_some_and(RequestClient::has_credentials)
+        && client.is_some_and(|client| client.kind == ClientKind::Program)
 }
 
 /// Judges a request whose rule has the setting `browsers`.

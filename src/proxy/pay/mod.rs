@@ -202,8 +202,8 @@ impl PayShared {
             Some(Ok(client)) => Some(client),
             Some(Err(gone)) => return Judged::Unpaid(Unpaid::ClientRemoved(Arc::clone(&gone.proven.client))),
         };
-        let client = client.filter(|_| policy.distinguishes_clients);
-        let own = client.and_then(|client| Some((client, client.rules.as_deref()?)));
+        let distinguished = client.filter(|_| policy.distinguishes_clients);
+        let own = distinguished.and_then(|client| Some((client, client.rules.as_deref()?)));
         let rule = match own {
             Some((_, rules)) => Rule::first(rules, host, port),
             None => policy.rule(host, port),
@@ -233,7 +233,7 @@ impl PayShared {
                 pattern,
             )) => {
                 if let Err(unasked) = browser::judge(request, *browsers)
-                    && !browser::is_program(request)
+                    && !browser::is_program(shown, client)
                 {
                     return Judged::Unpaid(Unpaid::Unasked(unasked));
                 }
@@ -246,7 +246,11 @@ impl PayShared {
                     receivers: receivers.clone(),
                     preference: Arc::clone(preference),
                     hooks: Arc::clone(hooks),
-                    budgets: policy.budgets(host, budgets, client.map_or(&[], |client| &client.budgets)),
+                    budgets: policy.budgets(
+                        host,
+                        budgets,
+                        distinguished.map_or(&[], |client| &client.budgets),
+                    ),
                     origin: SpendOrigin {
                         version: policy.version,
                         client: shown.map(|shown| shown.proven.clone()),
