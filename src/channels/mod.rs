@@ -11,11 +11,14 @@ mod seller;
 mod seller_client;
 mod service;
 mod totals;
+mod words;
 
 pub use allowances::{AllowanceChange, AllowanceName, Permit2Allowance};
 pub use approver::{CloseApprovalRequest, CloseApprover};
 pub use error::OperationError;
-pub use operate::{ClosingTotal, Operation, OperationReport, Plan, PlannedAction};
+#[cfg(feature = "testing")]
+pub use operate::PlannedAction;
+pub use operate::{Operation, OperationReport, Plan};
 pub use reaper::IdleChannelReaper;
 pub use seller_client::SellerClient;
 pub use service::Channels;

@@ -3,7 +3,6 @@
 
 pub(super) mod backend;
 pub mod operate;
-mod words;
 
 use std::path::Path;
 

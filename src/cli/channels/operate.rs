@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::backend::Backend;
-use super::words;
 use crate::admin::AdminError;
 use crate::channels::{Operation, OperationError, OperationReport};
 use crate::cli::confirm::{Declined, confirm};
@@ -113,7 +113,7 @@ pub(super) async fn run(
         }
         match one(backend, &operation, is_agreed).await {
             Ok(report) => {
-                let text = if json { words::json(&report)?.to_string() } else { words::report(&report) };
+                let text = if json { json_of(&report)?.to_string() } else { report.describe(units) };
                 // A failed write does not stop the other operations.
                 printed = printed.and(print(text + "\n"));
             }
@@ -139,6 +139,20 @@ pub(super) async fn run(
     declined.map_or(Ok(()), Err)
 }
 
+/// An amount in base units, as options have it.
+fn units(amount: Amount) -> String {
+    amount.to_string()
+}
+
+/// The result as JSON: the sentence, and the channel afterwards if it still exists.
+fn json_of(done: &OperationReport) -> serde_json::Result<Value> {
+    let channel = match done {
+        OperationReport::Closing { channel, .. } | OperationReport::Funded(channel) => Some(channel),
+        OperationReport::Synced { .. } | OperationReport::Ended(_) => None,
+    };
+    Ok(json!({ "text": done.describe(units), "channel": serde_json::to_value(channel)? }))
+}
+
 /// Whether the policy says to leave all channels of this seller open.
 fn is_denied(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OperationError::Denied(_)))
@@ -155,7 +169,7 @@ async fn one(backend: &Backend, operation: &Operation, is_agreed: bool) -> anyho
         Some(wei) => format!("\nfees: at most {wei} wei"),
         None => String::new(),
     };
-    tell(format_args!("{}{cost}", words::plan(&plan.action)));
+    tell(format_args!("{}{cost}", plan.action.describe(units)));
     if !is_agreed {
         confirm()?;
     }
