@@ -1,8 +1,10 @@
 //! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
+mod amounts;
 mod background;
 mod certificate;
 mod clients;
+mod dashboard;
 mod error;
 mod file_lock;
 mod funds;
@@ -28,11 +30,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+pub use self::amounts::shown_amount;
 use self::background::Background;
 pub use self::certificate::server_tls;
 pub use self::clients::{client_user, known_clients};
+use self::dashboard::{Dashboard, DashboardLinks, DashboardParts};
 pub use self::error::StartError;
 use self::file_lock::FileLock;
+use self::funds::WatchedTokens;
 use self::interception::{SharedCa, interception};
 pub use self::interception::{authority, authority_in, names};
 use self::key_lock::KeyLock;
@@ -62,12 +67,13 @@ use crate::protocol::policy::{LocalSpenders, OnExit};
 use crate::proxy;
 use crate::proxy::access_log::AccessLogLayer;
 use crate::proxy::authenticator::Authenticator;
-use crate::proxy::frontend::{MetricsSource, Readiness, RouteToken};
+use crate::proxy::frontend::{DashboardAccess, DashboardEndpoint, MetricsSource, Readiness, RouteToken};
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
 use crate::proxy::pay::dry_run::DryRun;
 use crate::proxy::pay::inspect::InspectSettings;
 pub use crate::proxy::pay::inspect::{Inspection, Preview};
+use crate::proxy::pay::refused::REFUSED_REQUESTS;
 use crate::proxy::pay::webhook::Approver;
 use crate::proxy::request_counts::RequestCounts;
 use crate::proxy::rulebook::{CurrentRules, Rulebook};
@@ -95,6 +101,8 @@ pub struct App {
     clients: Option<ClientCount>,
     /// Opens ports for runs, which the admin socket asks for.
     runs: Option<(Runs, mpsc::Receiver<RunOrder>)>,
+    /// Who may use the dashboard.
+    access: DashboardAccess,
     /// Set if nothing may be signed.
     dry_run: Option<DryRun>,
     /// The token that protects the routes of a proxy that pays or has clients.
@@ -163,13 +171,17 @@ impl App {
         });
         let reloads = Reloads::new();
         let (mut clients, mut runs) = (None, None);
+        let access = DashboardAccess::new(&config.limits);
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
             let (opener, orders) =
                 Runs::new(paying.payments.clone(), config.limits.runs, config.limits.drain_timeout);
             let listening = listening(address, &config, &ca);
             let orderers = (opener.clone(), reloads.0.clone());
-            let served = admin::serve(&path, paying.channels.clone(), listening, orderers, &shutdown);
+            let links =
+                Arc::new(DashboardLinks::new(access.clone(), address, ports.main_tls(&config), &config));
+            let channels = paying.channels.clone();
+            let served = admin::serve(&path, channels, listening, orderers, links, &shutdown);
             runs = Some((opener, orders));
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
@@ -196,6 +208,7 @@ impl App {
             paying,
             clients,
             runs,
+            access,
         })
     }
 
@@ -307,6 +320,7 @@ impl App {
             token,
             dry_run,
             runs,
+            access,
             ..
         } = self;
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
@@ -341,6 +355,20 @@ impl App {
             most_hosts: config.limits.metrics_hosts,
         });
         let metrics: Arc<dyn MetricsSource> = Arc::new(metrics);
+        REFUSED_REQUESTS.keep(config.limits.refused_requests);
+        let dashboard = match &paying {
+            Some(paying) => {
+                let source = Dashboard::new(DashboardParts {
+                    channels: paying.channels.clone(),
+                    readiness: readiness.clone(),
+                    tokens: watched_tokens(&config)?,
+                    assets: Arc::clone(&config.assets),
+                    state_dir: config.state_dir.clone(),
+                });
+                Some(DashboardEndpoint::new(access, Arc::new(source), shutdown.clone()))
+            }
+            None => None,
+        };
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
         let config = Arc::new(config);
         let channels = paying.as_ref().map(|paying| paying.channels.clone());
@@ -371,6 +399,7 @@ impl App {
             readiness,
             metrics,
             rules: rules.clone(),
+            dashboard,
         };
         let served = ports.serve(served, orders, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
@@ -689,8 +718,7 @@ async fn start(
             payments.start_without_chain(signer).await;
         }
         if tells_of_funds {
-            let nodes = config.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
-            funds::tell(config, &nodes, payer, has_chain).await;
+            funds::tell(&watched_tokens(config)?, payer, has_chain).await;
         }
         Ok(key_lock)
     };
@@ -702,6 +730,12 @@ async fn start(
         shutdown.begin();
     }
     prepared
+}
+
+/// The tokens whose balances the nodes of `[[network]]` know.
+fn watched_tokens(config: &Config) -> Result<WatchedTokens, chain::ChainError> {
+    let nodes = config.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
+    Ok(WatchedTokens::new(config, &nodes))
 }
 
 /// Opens the key, and reserves it.

@@ -44,7 +44,8 @@
 //! client ─► proxy::downstream ─► proxy::frontend ─► proxy::authenticate
 //!        ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
 //!
-//! proxy::frontend   requests to the proxy itself: the set-up page, the PAC file, the certificate of the local CA
+//! proxy::frontend   requests to the proxy itself: the set-up page, the PAC file, the certificate of the local CA, the
+//!                   dashboard
 //!                   [[route]] and upstream.upgrade: rewrites the target
 //! proxy::authenticate  [[client]]: refuses requests without a valid token where one is needed
 //! proxy::intercept  CONNECT to a host that is not intercepted: proxy::forward opens a blind tunnel

@@ -142,6 +142,18 @@ limits! {
     report_payees: usize = count(1024, 1..=1_000_000);
     /// How many hosts have labels of their own in the metrics; the others together are "other".
     metrics_hosts: usize = count(100, 0..=10_000);
+    /// For how long a link that `tollpass dashboard` prints can be opened. It can be opened once.
+    dashboard_link: Duration = time(MINUTE, SECOND..=HOUR);
+    /// For how long a page of the dashboard stays signed in, at most until the proxy stops.
+    dashboard_session: Duration = time(12 * HOUR, MINUTE..=30 * DAY);
+    /// How many links may wait to be opened, and how many pages may be signed in; of more, the oldest is no longer valid.
+    dashboard_sessions: usize = count(16, 1..=1000);
+    /// How many pages of the dashboard may get news at once; further ones are told to come back later.
+    dashboard_streams: usize = count(16, 1..=1000);
+    /// The largest request of the dashboard, such as to approve a payment.
+    dashboard_body: usize = bytes(16 * KIB, KIB..=MIB);
+    /// How many of the latest requests that were not paid the dashboard shows. They are in memory only.
+    refused_requests: usize = count(200, 0..=100_000);
     /// How many `tollpass run` commands may use one proxy at once: each gets a port of its own.
     runs: usize = count(64, 1..=10_000);
     /// How many further payments of the same price may be signed before the next durable write to the journal. After a

@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::endpoints::{
-    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, OPERATE, OperatorDecision,
-    PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, ReloadReport,
-    RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
+    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DASHBOARD, DECIDE, DENIED, DashboardLink, FREEZE, HOLDS,
+    OPERATE, OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE, RUN, RUN_END,
+    RUN_REPORT, ReloadReport, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan};
@@ -94,6 +94,15 @@ pub async fn budgets(path: &Path) -> Result<Option<Vec<BudgetView>>, AdminError>
 pub async fn holds(path: &Path) -> Result<Option<Vec<ListedHold>>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, HOLDS, Bytes::new())).await.map(Some)
+}
+
+/// Returns a link to the dashboard of the proxy that listens on `path`; `None` if there is none.
+///
+/// # Errors
+/// The request failed, or the proxy never pays, so that it has no dashboard.
+pub async fn dashboard(path: &Path) -> Result<Option<DashboardLink>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::POST, DASHBOARD, Bytes::new())).await.map(Some)
 }
 
 /// Ends or allows signing in the `serve` that listens on `path`; `None` if none does.

@@ -49,6 +49,15 @@ impl CaLocation {
     }
 }
 
+/// A link to the dashboard, which can be opened once. It has a secret: print it only for those who asked.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct DashboardLink {
+    /// The whole link.
+    pub url: String,
+    /// For how many seconds it can be opened.
+    pub valid_for_s: u64,
+}
+
 /// A decision of the operator about a payment that waits for approval.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct OperatorDecision {
@@ -126,6 +135,8 @@ pub(super) const RELOAD: &str = "/reload";
 pub(super) const PLAN: &str = "/plan";
 /// Performs an operation.
 pub(super) const OPERATE: &str = "/operate";
+/// Returns a link to the dashboard.
+pub(super) const DASHBOARD: &str = "/dashboard";
 /// Returns an allowance.
 pub(super) const ALLOWANCE: &str = "/allowance";
 /// Returns what it takes to set one.

@@ -4,18 +4,20 @@
 mod client;
 mod client_count;
 mod endpoints;
+mod links;
 mod reloads;
 mod runs;
 mod server;
 mod socket;
 
 pub use client::{
-    AdminError, Session, allowance, approvals, budgets, channels, decide, end_run, freeze, holds, open_run,
-    operate, paused, pending, plan, plan_allowance, reload, resume, revoke, run_report, set_allowance,
-    status,
+    AdminError, Session, allowance, approvals, budgets, channels, dashboard, decide, end_run, freeze, holds,
+    open_run, operate, paused, pending, plan, plan_allowance, reload, resume, revoke, run_report,
+    set_allowance, status,
 };
 pub use client_count::ClientCount;
-pub use endpoints::{CaLocation, ReloadReport, RunRequest, Status};
+pub use endpoints::{CaLocation, DashboardLink, ReloadReport, RunRequest, Status};
+pub use links::LinkIssuer;
 pub use reloads::{ReloadOrder, ReloadRefused, Reloads};
 pub use runs::{OpenRun, RunOrder, RunPort, RunRefused, Runs};
 pub use server::{Listening, serve, serve_status};

@@ -26,10 +26,11 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, CaLocation, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE,
-    OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE, RUN, RUN_END,
-    RUN_REPORT, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
+    ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, CaLocation, DASHBOARD, DECIDE, DENIED, FREEZE, HOLDS,
+    MAX_REQUEST, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE,
+    RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
+use super::links::LinkIssuer;
 use super::reloads::Reloads;
 use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
@@ -81,6 +82,7 @@ struct AdminState {
     clients: ClientCount,
     runs: Runs,
     reloads: Reloads,
+    links: Arc<dyn LinkIssuer>,
     shutdown: Shutdown,
 }
 
@@ -94,12 +96,12 @@ pub fn serve(
     channels: Channels,
     listen: Listening,
     (runs, reloads): (Runs, Reloads),
+    links: Arc<dyn LinkIssuer>,
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
     let clients = ClientCount::default();
-    let shutdown_of_runs = shutdown.clone();
-    let state =
-        AdminState { channels, listen, clients: clients.clone(), runs, reloads, shutdown: shutdown_of_runs };
+    let (counted, stopping) = (clients.clone(), shutdown.clone());
+    let state = AdminState { channels, listen, clients: counted, runs, reloads, links, shutdown: stopping };
     accept(path, shutdown, move |request, peer| {
         let state = state.clone();
         async move { admit(request, &state, peer).await }
@@ -251,6 +253,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
         (&Method::POST, RELOAD) => respond(state.reloads.reload().await),
+        (&Method::POST, DASHBOARD) => json(&state.links.issue()),
         (&Method::GET, HOLDS) => json(&channels.payments().holds()),
         (&Method::GET, BUDGETS) => json(&channels.payments().budgets()),
         (&Method::POST, FREEZE) => match read::<bool>(body).await {
@@ -295,7 +298,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
         },
         _ => {
             let known = "unknown path; valid are GET /about, /budgets, /holds, /channels, /pending, /approvals and /paused, and POST /plan, \
-                         /operate, /allowance, /allowance/plan, /allowance/set, /decide, /freeze, /revoke, /resume, /reload, /run, /run/report and /run/end";
+                         /operate, /allowance, /allowance/plan, /allowance/set, /dashboard, /decide, /freeze, /revoke, /resume, /reload, /run, \
+                         /run/report and /run/end";
             plain(StatusCode::NOT_FOUND, known)
         }
     }

@@ -1,5 +1,5 @@
-//! Says at the start whether the wallet can pay without a channel: what it holds of the tokens that rules allow, on the
-//! networks whose nodes are configured.
+//! What the wallet holds of the tokens that rules allow, on the networks whose nodes are configured; and whether it can pay
+//! without a channel, which is said at the start.
 
 use std::time::Duration;
 
@@ -8,10 +8,21 @@ use tokio::time::timeout;
 use crate::chain::Network;
 use crate::config::{Config, NetworkConfig};
 use crate::protocol::policy::{Allow, KnownAsset, Rule};
-use crate::protocol::{Address, AssetId};
+use crate::protocol::{Address, Amount, AssetId};
 
 /// How long to wait for the nodes.
-const WITHIN: Duration = Duration::from_secs(10);
+pub(super) const WITHIN: Duration = Duration::from_secs(10);
+
+/// The tokens that rules allow, with the nodes that know their balances.
+#[derive(Clone, Debug)]
+pub(super) struct WatchedTokens(Vec<(Network, Address, KnownAsset)>);
+
+/// What the wallet holds of a token, or why that is not known.
+#[derive(Debug)]
+pub(super) struct HeldToken {
+    pub(super) asset: KnownAsset,
+    pub(super) amount: Result<Amount, String>,
+}
 
 /// What the wallet holds.
 #[derive(Debug, Default)]
@@ -24,12 +35,53 @@ struct Funds {
     unknown: Option<String>,
 }
 
-/// Logs whether the wallet can pay, according to the `nodes` of the configured networks. With a chain, that of channels is
-/// logged elsewhere.
-pub(super) async fn tell(config: &Config, nodes: &[Network], payer: Address, has_chain: bool) {
+impl WatchedTokens {
+    /// Those of a configuration, with the nodes of its networks.
+    pub(super) fn new(config: &Config, nodes: &[Network]) -> Self {
+        let mut tokens = Vec::new();
+        for (entry, node) in config.networks.iter().zip(nodes) {
+            for known in allowed(config, entry) {
+                let AssetId::Token(token) = &known.asset else { continue };
+                // A token without a contract has no balance there.
+                let Ok(token) = token.token.parse() else { continue };
+                tokens.push((node.clone(), token, known.clone()));
+            }
+        }
+        Self(tokens)
+    }
+
+    /// Asks the nodes for the balances of `payer`, one after the other.
+    pub(super) async fn read(&self, payer: Address) -> Vec<HeldToken> {
+        let mut held = Vec::new();
+        for (node, token, asset) in &self.0 {
+            let amount = node.balance(*token, payer).await.map_err(|error| error.to_string());
+            held.push(HeldToken { asset: asset.clone(), amount });
+        }
+        held
+    }
+}
+
+impl From<Vec<HeldToken>> for Funds {
+    fn from(tokens: Vec<HeldToken>) -> Self {
+        let mut funds = Self::default();
+        for HeldToken { asset, amount } in tokens {
+            match amount {
+                Ok(amount) if amount.is_zero() => {
+                    funds.lacking.push(format!("{} on {}", asset.symbol, asset.network));
+                }
+                Ok(amount) => funds.held.push(format!("{} on {}", asset.show(amount), asset.network)),
+                Err(error) => funds.unknown = Some(error),
+            }
+        }
+        funds
+    }
+}
+
+/// Logs whether the wallet can pay. With a chain, that of channels is logged elsewhere.
+pub(super) async fn tell(tokens: &WatchedTokens, payer: Address, has_chain: bool) {
     let unanswered = || Funds { unknown: Some(format!("no answer within {WITHIN:?}")), ..Funds::default() };
-    let Funds { held, lacking, unknown } =
-        timeout(WITHIN, read(config, nodes, payer)).await.unwrap_or_else(|_| unanswered());
+    let read = timeout(WITHIN, tokens.read(payer)).await;
+    let Funds { held, lacking, unknown } = read.map_or_else(|_| unanswered(), Funds::from);
     let channels = if has_chain { "" } else { "; without [chain] there are no channels" };
     match (&held[..], &lacking[..], unknown) {
         ([], [_, ..], None) => tracing::warn!(
@@ -50,24 +102,6 @@ pub(super) async fn tell(config: &Config, nodes: &[Network], payer: Address, has
         ),
         ([], [], None) => {}
     }
-}
-
-async fn read(config: &Config, nodes: &[Network], payer: Address) -> Funds {
-    let mut funds = Funds::default();
-    for (entry, node) in config.networks.iter().zip(nodes) {
-        for known in allowed(config, entry) {
-            let AssetId::Token(token) = &known.asset else { continue };
-            // A token without a contract has no balance there.
-            let Ok(token) = token.token.parse() else { continue };
-            let name = format!("{} on {}", known.symbol, entry.id);
-            match node.balance(token, payer).await {
-                Ok(amount) if amount.is_zero() => funds.lacking.push(name),
-                Ok(amount) => funds.held.push(format!("{} on {}", known.show(amount), entry.id)),
-                Err(error) => funds.unknown = Some(error.to_string()),
-            }
-        }
-    }
-    funds
 }
 
 /// The tokens of a network that some rule allows, each once.

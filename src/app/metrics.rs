@@ -16,6 +16,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::amounts::{number, number_and_unit};
 use crate::chain;
 use crate::histogram::HistogramReading;
 use crate::mutex::lock;
@@ -259,7 +260,9 @@ fn of_budgets(budgets: &[BudgetView], hosts: &mut HostLabels) -> [Family; 2] {
                 .map(|(name, value)| (name, value.to_owned()))
         };
         for window in &budget.windows {
-            let (Some((limit, unit)), Some((rest, _))) = (shown(&window.limit), shown(&window.left)) else {
+            let (Some((limit, unit)), Some((rest, _))) =
+                (number_and_unit(&window.limit), number_and_unit(&window.left))
+            else {
                 continue;
             };
             limits.add(labels(&window.key, unit), limit);
@@ -271,15 +274,6 @@ fn of_budgets(budgets: &[BudgetView], hosts: &mut HostLabels) -> [Family; 2] {
         }
     }
     [limits, left]
-}
-
-/// The number and the unit of an amount as budgets show it: `$0.5`, `0.5 USDC` or `500`, base units.
-fn shown(amount: &str) -> Option<(f64, &str)> {
-    if let Some(dollars) = amount.strip_prefix('$') {
-        return Some((dollars.parse().ok()?, "USD"));
-    }
-    let (number, unit) = amount.split_once(' ').unwrap_or((amount, "base units"));
-    Some((number.parse().ok()?, unit))
 }
 
 fn of_channels(listing: Option<&Listing>, names: &AssetNames<'_>) -> [Family; 3] {
@@ -343,9 +337,7 @@ impl AssetNames<'_> {
 
     /// An amount in that unit, as exactly as a floating-point number can be.
     fn number(&self, asset: &AssetId, amount: Amount) -> f64 {
-        let text = amount.to_string();
-        let decimals = self.known(asset).map_or(0, |known| known.decimals);
-        format!("{text}e-{decimals}").parse().unwrap_or(f64::INFINITY)
+        number(amount, self.known(asset).map_or(0, |known| known.decimals))
     }
 }
 
@@ -524,10 +516,5 @@ mod tests {
             (names.unit(&usdc.asset).as_str(), names.unit(&unknown).as_str()),
             ("tokens", "base units")
         );
-        for (text, expected) in
-            [("$0.5", (0.5, "USD")), ("2 RDN", (2.0, "RDN")), ("500", (500.0, "base units"))]
-        {
-            assert_eq!(shown(text), Some(expected));
-        }
     }
 }

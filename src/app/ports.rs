@@ -18,7 +18,8 @@ use crate::proxy;
 use crate::proxy::Acceptor;
 use crate::proxy::authenticate::AuthenticateLayer;
 use crate::proxy::frontend::{
-    FrontendLayer, MetricsEndpoint, MetricsSource, Page, Readiness, ReverseRoute, RouteToken,
+    DashboardEndpoint, FrontendLayer, MetricsEndpoint, MetricsSource, Page, Readiness, ReverseRoute,
+    RouteToken,
 };
 use crate::proxy::rulebook::CurrentRules;
 use crate::proxy::stack::{ProxyService, Stack};
@@ -61,6 +62,8 @@ pub(super) struct Served<'a> {
     pub metrics: Arc<dyn MetricsSource>,
     /// The rules, which a reload replaces.
     pub rules: CurrentRules,
+    /// The dashboard of a proxy that pays, on its own port only: programs of runs operate nothing.
+    pub dashboard: Option<DashboardEndpoint>,
 }
 
 /// Orders of ports for runs, and the service that pays for them.
@@ -84,7 +87,12 @@ impl Served<'_> {
     }
 
     /// The service of a proxy port at this address.
-    fn proxy(&self, listen: SocketAddr, tls: Option<&ServerTls>, since: SystemTime) -> Workers<ProxyService> {
+    fn proxy(
+        &self,
+        listen: SocketAddr,
+        (tls, dashboard): (Option<&ServerTls>, Option<DashboardEndpoint>),
+        since: SystemTime,
+    ) -> Workers<ProxyService> {
         let page = Page { ca: None, pays: self.pays, since };
         let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let upgrade = self.config.upstream.upgrade.clone();
@@ -92,7 +100,7 @@ impl Served<'_> {
         let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&self.config.names));
         let metrics = MetricsEndpoint::for_clients(Arc::clone(&self.metrics), self.rules.clone());
         let frontend = frontend.with_readiness(self.readiness.clone()).with_metrics(metrics);
-        let frontend = frontend.with_ca(Arc::clone(&self.ca.files));
+        let frontend = frontend.with_ca(Arc::clone(&self.ca.files)).with_dashboard(dashboard);
         let authenticate = self.authenticate(listen);
         self.stacks.map(|stack| stack.proxy(frontend.clone(), authenticate.clone()))
     }
@@ -132,7 +140,7 @@ impl Served<'_> {
         let (address, shutdown) = (acceptor.address(), shutdown.part());
         let account = payments.open_run(terms, root, parent);
         let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
-        let service = self.proxy(address, None, since);
+        let service = self.proxy(address, (None, None), since);
         shutdown.spawn_watchful(proxy::serve(acceptor, service, settings, shutdown.clone()));
         Ok(RunPort { address, account, shutdown })
     }
@@ -157,6 +165,11 @@ impl Ports {
         Ok(Self { acceptor, tls, routes, metrics, since: SystemTime::now() })
     }
 
+    /// The certificate of the proxy's own port, if that speaks TLS.
+    pub(super) fn main_tls(&self, config: &Config) -> Option<&ServerTls> {
+        self.tls.as_ref().filter(|_| config.is_tls)
+    }
+
     /// The address of the proxy's own port.
     pub(super) fn address(&self) -> SocketAddr {
         self.acceptor.address()
@@ -169,10 +182,11 @@ impl Ports {
 
     /// Serves all ports until the shutdown begins.
     pub(super) async fn serve(self, served: Served<'_>, orders: Option<RunOrders>, shutdown: &Shutdown) {
+        let main_tls = self.main_tls(served.config).cloned();
+        let main_tls = main_tls.as_ref();
         let Self { acceptor, tls, routes, metrics, since } = self;
         let upgrade = &served.config.upstream.upgrade;
-        let main_tls = tls.as_ref().filter(|_| served.config.is_tls);
-        let service = served.proxy(acceptor.address(), main_tls, since);
+        let service = served.proxy(acceptor.address(), (main_tls, served.dashboard.clone()), since);
         let main = proxy::serve(acceptor, service, served.settings(main_tls), shutdown.clone());
         let others = routes.into_iter().map(|RoutePort { acceptor, is_tls, routes }| {
             let address = acceptor.address();

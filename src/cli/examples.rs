@@ -92,6 +92,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("budget", &[("tollpass budget", "what is spent and left"), ("tollpass budget --json", "for scripts")]),
     ("status", &[("tollpass status", "whether the proxy pays"), ("tollpass status --json", "for scripts")]),
+    (
+        "dashboard",
+        &[
+            ("tollpass dashboard", "then open the link that it prints"),
+            ("tollpass dashboard --json", "for scripts"),
+        ],
+    ),
     ("freeze", &[("tollpass freeze", "sign nothing from now on")]),
     ("thaw", &[("tollpass thaw", "sign again")]),
     (

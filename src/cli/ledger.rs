@@ -11,12 +11,12 @@ use serde_json::json;
 use super::config_args::ConfigArgs;
 use super::output::print;
 use super::table::{Column, table};
-use crate::app::unlock;
+use crate::app::{shown_amount, unlock};
 use crate::payments::LedgerKey;
 use crate::payments::journal::LedgerReader;
 use crate::payments::ledger::{DAY, LedgerRow, LedgerSum, OnChainUse, SignedAmount, SumKey};
+use crate::protocol::AssetId;
 use crate::protocol::policy::{HostPattern, KnownAsset, well_known};
-use crate::protocol::{Amount, AssetId};
 
 /// What `tollpass ledger --help` shows below the options.
 const AFTER_HELP: &str = "\
@@ -196,9 +196,9 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
             row.seq.to_string(),
             time(row.at),
             row.state.to_string(),
-            claim(row),
+            row.claim(),
             row.confirmation.map(OnChainUse::name).unwrap_or_default().to_owned(),
-            show(amount, &row.parties.network, &row.parties.token, assets),
+            shown_amount(amount, &row.parties.network, &row.parties.token, assets),
             request,
             row.parties.client.clone(),
             row.parties.rule.clone(),
@@ -216,13 +216,6 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
         Column::Left,
     ];
     print(table(columns, &std::iter::once(head.map(str::to_owned)).chain(cells).collect::<Vec<_>>()))
-}
-
-/// What the seller states, in short.
-fn claim(row: &LedgerRow) -> String {
-    let receipt = if row.receipt.starts_with('{') { "receipt" } else { &row.receipt };
-    let offer = if row.offer.is_empty() { "" } else { "signed offer" };
-    [receipt, offer].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 fn csv(rows: &VecDeque<LedgerRow>) -> anyhow::Result<Vec<u8>> {
@@ -328,7 +321,7 @@ fn sums(args: &LedgerArgs, by: SumBy, reader: &LedgerReader, assets: &[KnownAsse
     };
     let head = [name, "PAYMENTS", "PAID", "IN FLIGHT", "IN DOUBT", "UNKNOWN", "AT MOST"].map(str::to_owned);
     let cells = sums.iter().map(|((group, network, token), sum)| {
-        let amount = |amount: SignedAmount| show(amount, network, token, assets);
+        let amount = |amount: SignedAmount| shown_amount(amount, network, token, assets);
         let group = match by {
             SumBy::Asset => AssetId::token(network, token).to_string(),
             _ => group.clone(),
@@ -355,18 +348,6 @@ fn sums(args: &LedgerArgs, by: SumBy, reader: &LedgerReader, assets: &[KnownAsse
     print(table(columns, &std::iter::once(head).chain(cells).collect::<Vec<_>>()))
 }
 
-/// An amount with its symbol, or in base units of a token that is not known.
-fn show(amount: SignedAmount, network: &str, token: &str, assets: &[KnownAsset]) -> String {
-    let (amount, is_negative) = amount.parts();
-    let asset = AssetId::token(network, token);
-    let shown = match assets.iter().find(|known| known.asset == asset) {
-        Some(known) => known.show(amount),
-        None if amount == Amount::ZERO || token.is_empty() => amount.to_string(),
-        None => format!("{amount} units"),
-    };
-    if is_negative { format!("-{shown}") } else { shown }
-}
-
 /// A time in UTC, in seconds.
 fn time(at: u64) -> String {
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at)).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -376,6 +357,7 @@ fn time(at: u64) -> String {
 #[cfg(test)]
 mod tests {
     use crate::cli::ledger::*;
+    use crate::protocol::Amount;
 
     #[test]
     fn times_are_durations_dates_and_times() {
@@ -400,11 +382,12 @@ mod tests {
     #[test]
     fn amounts_have_the_symbol_of_a_known_token() {
         let usdc = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913";
-        let of =
-            |units: u64, token: &str| show(Amount::from(units).into(), "eip155:8453", token, &well_known());
+        let of = |units: u64, token: &str| {
+            shown_amount(Amount::from(units).into(), "eip155:8453", token, &well_known())
+        };
         assert_eq!(of(50_000, usdc), "0.05 USDC");
         assert_eq!(of(7, "0x0000000000000000000000000000000000000001"), "7 units");
         let minus = SignedAmount::difference(Amount::ZERO, 50_000.into());
-        assert_eq!(show(minus, "eip155:8453", usdc, &well_known()), "-0.05 USDC");
+        assert_eq!(shown_amount(minus, "eip155:8453", usdc, &well_known()), "-0.05 USDC");
     }
 }

@@ -12,6 +12,7 @@ pub mod completions;
 pub mod config;
 mod config_args;
 mod confirm;
+pub mod dashboard;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod env;
@@ -124,6 +125,8 @@ pub enum Command {
     Budget(budget::BudgetArgs),
     /// Show whether the proxy pays, and what it holds for payments without a certain outcome
     Status(status::StatusArgs),
+    /// Print a link to the dashboard, on which you see payments and approve them
+    Dashboard(dashboard::DashboardArgs),
     /// Sign nothing from now on, also after a restart
     Freeze(freeze::FreezeArgs),
     /// Sign again after `freeze`
@@ -169,6 +172,7 @@ impl Command {
             | Self::Ledger(_)
             | Self::Budget(_)
             | Self::Status(_)
+            | Self::Dashboard(_)
             | Self::Freeze(_)
             | Self::Thaw(_)
             | Self::Resume(_)
@@ -196,6 +200,7 @@ impl Command {
             | Self::Channels(_)
             | Self::Ledger(_)
             | Self::Status(_)
+            | Self::Dashboard(_)
             | Self::Freeze(_)
             | Self::Thaw(_)
             | Self::Resume(_)
@@ -285,6 +290,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ledger(args) => wait_for(ledger::run(args)),
         Command::Budget(args) => wait_for(budget::run(args)),
         Command::Status(args) => wait_for(status::run(args)),
+        Command::Dashboard(args) => wait_for(dashboard::run(args)),
         Command::Freeze(args) => wait_for(freeze::run(args, true)),
         Command::Thaw(args) => wait_for(freeze::run(args, false)),
         Command::Resume(args) => wait_for(resume::run(args)),

@@ -121,6 +121,16 @@ fn route(section: &Section<'_>, proxy: MainListener<'_>) -> Option<RouteConfig> 
         );
         return None;
     }
+    let is_dashboard =
+        prefix.strip_prefix("/dashboard").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if is_dashboard && !section.has("listen") {
+        section.issue(
+            "prefix",
+            "\"/dashboard\" would hide the dashboard",
+            "choose another name, or add listen = \"127.0.0.1:8410\"",
+        );
+        return None;
+    }
     let client = section.read("client", |value| {
         let name = values::text(value)?;
         let client = proxy.clients.iter().map(|known| &known.client).find(|client| client.name == name);

@@ -21,7 +21,7 @@ use super::doubts::DoubtWatcher;
 use super::error::ChannelAccessError;
 use super::journal::{Journal, JournalError};
 use super::lease::{Lease, PurchaseGuard};
-use super::ledger::{LedgerBounds, LedgerQueue, PaidRequest};
+use super::ledger::{LedgerBounds, LedgerQueue, LedgerWatch, PaidRequest};
 use super::listing::{ListedHold, Listing};
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
 use super::open_runs::OpenRuns;
@@ -47,7 +47,7 @@ use crate::protocol::policy::{CloseDenied, Hook, KnownAsset, SpendLimit};
 use crate::protocol::quote::RequestId;
 use crate::protocol::schemes::SignIn;
 use crate::protocol::{
-    Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Money, Offer, Policy, Refusal, Terms,
+    Account, Address, Amount, AssetId, Channel, ChannelId, ChannelOp, Money, Offer, Policy, Refusal, Terms,
 };
 
 /// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
@@ -340,6 +340,18 @@ impl Payments {
         }
         tracing::info!(%host, "resumed: the host is paid again");
         Ok(())
+    }
+
+    /// Has the rows of the ledger written sooner, for those who watch payments as they happen.
+    #[must_use]
+    pub(crate) fn watch_ledger(&self) -> LedgerWatch {
+        self.ledger.watch()
+    }
+
+    /// The payer; `None` until its key is unlocked.
+    #[must_use]
+    pub(crate) fn payer(&self) -> Option<Address> {
+        self.wallet().map(|wallet| wallet.payer().address)
     }
 
     /// The wallet; `None` until its key is unlocked.

@@ -47,7 +47,7 @@ pub use consultant::Consultant;
 pub use error::ChannelAccessError;
 pub use handle::Payments;
 pub use lease::{Lease, Undelivered};
-pub use ledger::{LedgerBounds, LedgerKey, PaidRequest};
+pub use ledger::{LedgerBounds, LedgerKey, LedgerWatch, PaidRequest};
 pub use listing::{ListedChannel, ListedHold, Listing};
 pub(crate) use message::{ChainContext, ChangedChannel};
 pub use open_runs::OpenRuns;

@@ -18,7 +18,7 @@ pub mod precondition;
 pub mod quote;
 pub mod reason_code;
 pub mod refusal;
-mod safe_text;
+pub mod safe_text;
 pub mod schemes;
 pub mod signature;
 pub mod signing_request;

@@ -73,6 +73,21 @@ impl RequestName {
         let number = request.extensions().get::<Arrival>().map(|arrival| arrival.request);
         Self { number, method: request.method().clone(), url: request.uri().clone() }
     }
+
+    /// Its method.
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its URL, without user info and query.
+    pub(crate) fn safe_url(&self) -> String {
+        SafeUrl(&self.url).to_string()
+    }
+
+    /// Its host, with the port if the URL has one.
+    pub(crate) fn host(&self) -> String {
+        self.url.authority().map_or("", |authority| without_user(authority.as_str())).to_ascii_lowercase()
+    }
 }
 
 impl fmt::Display for RequestName {

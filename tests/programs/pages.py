@@ -110,13 +110,15 @@ def wanted(tollpass, directory, demo):
 
 
 class Proxy:
-    """`tollpass serve` with the demo's wallet, rules and a route; `consent` is what its rules say of browsers."""
+    """`tollpass serve` with the demo's wallet, rules and a route; `consent` is what its rules say of browsers, and `change`
+    changes its configuration."""
 
-    def __init__(self, tollpass, demo, name, consent=None):
+    def __init__(self, tollpass, demo, name, consent=None, change=str):
         text = demo.config.read_text().replace('state_dir = "state"', f'state_dir = "{name}"')
         text = text.replace(f'listen = "{demo.proxy}"', 'listen = "127.0.0.1:0"')
         if consent:
             text = text.replace("max_price = 10000", f'max_price = 10000\nbrowsers = "{consent}"')
+        text = change(text)
         text += f'\n[[route]]\nprefix = "/seller"\norigin = "http://{demo.origin}"\n'
         self.tollpass, self.state = tollpass, demo.config.parent / name
         config = demo.config.parent / f"{name}.toml"

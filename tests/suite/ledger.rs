@@ -24,6 +24,7 @@ use crate::support::wire::{Got, Wire, ask};
 mod mixed;
 pub mod shown;
 mod tampered;
+mod watched;
 
 /// The rows of a state directory.
 pub fn rows(alice: &Alice) -> Vec<LedgerRow> {

@@ -7,6 +7,7 @@ mod ca;
 mod channels;
 mod checks;
 mod clocks;
+mod dashboard;
 mod demo;
 mod descriptors;
 mod directories;

@@ -1,6 +1,7 @@
 //! Reads the ledger, also while a proxy writes it.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction};
@@ -9,8 +10,8 @@ use super::error::JournalError;
 use super::file::{BUSY_TIMEOUT, FILE};
 use super::schema::{LEDGER_VERSION, SCHEMA_VERSION};
 use crate::payments::ledger::{
-    HEAD_FILE, LedgerKey, LedgerRow, LedgerSum, RowSeal, SumKey, encode_sums, head_file, read_head, read_row,
-    read_sums, select_rows,
+    HEAD_FILE, LedgerKey, LedgerRow, LedgerSum, RowSeal, SumKey, encode_sums, head_file, limit_sums,
+    read_head, read_row, read_sums, select_rows,
 };
 use crate::protocol::Address;
 
@@ -21,6 +22,33 @@ pub struct LedgerReader {
     path: PathBuf,
     /// The version of the journal.
     version: i64,
+}
+
+/// The last row of each payer's chain that was seen.
+pub type LedgerHeads = BTreeMap<i64, u64>;
+
+/// A row among those of all payers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerPlace {
+    /// The payer's chain.
+    pub chain: i64,
+    /// The row's number.
+    pub seq: u64,
+}
+
+/// What all rows add up to, as far as they were read. Reading again adds the new ones.
+#[derive(Debug, Default)]
+pub struct LedgerSums {
+    heads: LedgerHeads,
+    sums: BTreeMap<SumKey, LedgerSum>,
+}
+
+impl LedgerSums {
+    /// The sums. If there are too many, the oldest have no day, client, rule or host of their own.
+    #[must_use]
+    pub fn all(&self) -> &BTreeMap<SumKey, LedgerSum> {
+        &self.sums
+    }
 }
 
 /// A verified chain of rows.
@@ -104,6 +132,118 @@ impl LedgerReader {
             Ok(())
         };
         read().map_err(|source| self.failed(source))
+    }
+
+    /// The last row of each payer.
+    ///
+    /// # Errors
+    /// SQLite cannot read them.
+    pub fn heads(&self) -> Result<LedgerHeads, JournalError> {
+        let heads = heads(&self.connection).map_err(|source| self.failed(source))?;
+        Ok(heads.into_iter().map(|(chain, seq, _)| (chain, seq)).collect())
+    }
+
+    /// The rows after `seen`, the oldest first, and of more than `most` rows of a payer the newest; `seen` then has them.
+    ///
+    /// # Errors
+    /// As for [`LedgerReader::rows`].
+    pub fn rows_after(&self, seen: &mut LedgerHeads, most: u32) -> Result<Vec<LedgerRow>, JournalError> {
+        let mut read = || -> rusqlite::Result<Vec<LedgerRow>> {
+            let mut found = Vec::new();
+            for (chain, head, _) in heads(&self.connection)? {
+                let known = seen.get(&chain).copied().unwrap_or_default();
+                if head <= known {
+                    continue;
+                }
+                let sql = format!(
+                    "{} WHERE ledger.chain = ?1 AND ledger.seq > ?2 ORDER BY ledger.seq DESC LIMIT ?3",
+                    select_rows(self.version)
+                );
+                let mut rows = self.connection.prepare_cached(&sql)?;
+                let read = |row: &rusqlite::Row<'_>| Ok(read_row(row)?.0.modernized());
+                let newest = rows.query_map((chain, known as i64, most), read)?;
+                let newest = newest.collect::<rusqlite::Result<Vec<_>>>()?;
+                seen.insert(chain, newest.first().map_or(head, |row| row.seq));
+                found.extend(newest.into_iter().rev());
+            }
+            Ok(found)
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// Calls `each` with the rows before a place, or with all, the newest first, until it breaks.
+    ///
+    /// # Errors
+    /// As for [`LedgerReader::rows`].
+    pub fn newest_first(
+        &self,
+        before: Option<LedgerPlace>,
+        mut each: impl FnMut(LedgerPlace, LedgerRow) -> ControlFlow<()>,
+    ) -> Result<(), JournalError> {
+        let mut read = || -> rusqlite::Result<()> {
+            for (chain, ..) in heads(&self.connection)?.into_iter().rev() {
+                let end = match before {
+                    Some(place) if place.chain < chain => continue,
+                    Some(place) if place.chain == chain => place.seq,
+                    _ => i64::MAX as u64,
+                };
+                let sql = format!(
+                    "{} WHERE ledger.chain = ?1 AND ledger.seq < ?2 ORDER BY ledger.seq DESC",
+                    select_rows(self.version)
+                );
+                let mut rows = self.connection.prepare_cached(&sql)?;
+                let mut rows = rows.query((chain, end as i64))?;
+                while let Some(row) = rows.next()? {
+                    let row = read_row(row)?.0.modernized();
+                    if each(LedgerPlace { chain, seq: row.seq }, row).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// Adds up the rows that `sums` does not have yet.
+    ///
+    /// # Errors
+    /// As for [`LedgerReader::rows`].
+    pub fn add_up(&mut self, known: &mut LedgerSums) -> Result<(), JournalError> {
+        let (path, version) = (self.path.clone(), self.version);
+        let mut read = || -> rusqlite::Result<()> {
+            // All in one transaction: a running proxy may move rows to the sums of removed ones.
+            let transaction = self.connection.transaction()?;
+            let chains = heads(&transaction)?;
+            let seen = |chain: &i64| known.heads.get(chain).copied();
+            if chains.iter().any(|(chain, _, start)| seen(chain).is_some_and(|seen| seen < *start)) {
+                // Rows were removed before they were read.
+                *known = LedgerSums::default();
+            }
+            let LedgerSums { heads, sums } = known;
+            for (chain, ..) in chains {
+                if !heads.contains_key(&chain) {
+                    for (key, sum) in read_sums(&transaction, chain)? {
+                        sums.entry(key).or_default().merge(&sum);
+                    }
+                }
+                let head = heads.entry(chain).or_default();
+                let sql = format!(
+                    "{} WHERE ledger.chain = ?1 AND ledger.seq > ?2 ORDER BY ledger.seq",
+                    select_rows(version)
+                );
+                let mut rows = transaction.prepare_cached(&sql)?;
+                let mut rows = rows.query((chain, *head as i64))?;
+                while let Some(row) = rows.next()? {
+                    let row = read_row(row)?.0.modernized();
+                    *head = row.seq;
+                    sums.entry(SumKey::of(&row)).or_default().add(&row);
+                }
+            }
+            *sums = limit_sums(std::mem::take(sums));
+            Ok(())
+        };
+        read().map_err(|source| JournalError::Sqlite { path, source })
     }
 
     /// The sums of rows that were removed to limit the ledger's size.
@@ -192,6 +332,15 @@ impl LedgerReader {
     fn failed(&self, source: rusqlite::Error) -> JournalError {
         JournalError::Sqlite { path: self.path.clone(), source }
     }
+}
+
+/// Each payer's chain, with the numbers of its last row and of the last one that was removed from its start.
+fn heads(connection: &Connection) -> rusqlite::Result<Vec<(i64, u64, u64)>> {
+    let sql = "SELECT id, seq, start_seq FROM ledger_chain ORDER BY id";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64))
+    };
+    connection.prepare_cached(sql)?.query_map([], read)?.collect()
 }
 
 /// The recorded ends of a payer's chain.

@@ -21,9 +21,9 @@ pub(crate) mod writer;
 
 pub use error::JournalError;
 pub use file::{FILE, Journal, sidecar_files};
-pub use ledger::LedgerReader;
 #[cfg(feature = "testing")]
 pub use ledger::{LedgerFlaw, VerifiedLedger};
+pub use ledger::{LedgerHeads, LedgerPlace, LedgerReader, LedgerSums};
 pub use load::{AccountChannels, AccountId, StoredAccount};
 #[cfg(feature = "testing")]
 pub use schema::LEDGER_VERSION;

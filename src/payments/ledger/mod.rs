@@ -29,13 +29,12 @@ pub use bounds::LedgerBounds;
 pub(super) use guard::LedgerGuard;
 pub(super) use head::{HEAD_FILE, head_file, read_head};
 pub(super) use queue::LedgerQueue;
+pub use queue::LedgerWatch;
 pub use request::PaidRequest;
-#[cfg(feature = "testing")]
-pub use row::LedgerState;
-pub use row::{LedgerRow, OnChainUse};
+pub use row::{LedgerRow, LedgerState, OnChainUse};
 pub use seal::{LedgerKey, RowSeal};
 pub use signed_amount::SignedAmount;
-pub(super) use sums::encode as encode_sums;
 pub use sums::{DAY, LedgerSum, SumKey};
+pub(super) use sums::{encode as encode_sums, limit as limit_sums};
 pub(super) use tables::{CONFIRMATIONS, LEDGER, PARTIES, read as read_row, read_sums, select as select_rows};
 pub(super) use writer::LedgerWriter;

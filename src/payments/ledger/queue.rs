@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,8 @@ use crate::protocol::{Amount, ChannelId};
 
 /// How long events wait for others, so that many share a transaction. A payment that ends meanwhile gets one row.
 pub(in crate::payments) const GATHER: Duration = Duration::from_millis(500);
+/// The same while someone watches the rows.
+const GATHER_WATCHED: Duration = Duration::from_millis(100);
 /// The most rows in one transaction, which a write that a payment waits for may have to wait for.
 const MAX_BATCH: usize = 256;
 /// How many bits of a payment's number count the payments of one process; the others are the time of its start.
@@ -32,7 +34,13 @@ pub(in crate::payments) struct LedgerQueue {
     filled: Notify,
     /// The queue is half full.
     urgent: Notify,
+    /// Shared with those who watch the rows.
+    watches: Arc<()>,
 }
+
+/// Rows are written sooner while this exists.
+#[derive(Debug)]
+pub struct LedgerWatch(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 #[derive(Debug, Default)]
 struct WaitingEvents {
@@ -97,7 +105,13 @@ impl LedgerQueue {
             waiting: Mutex::default(),
             filled: Notify::new(),
             urgent: Notify::new(),
+            watches: Arc::default(),
         }
+    }
+
+    /// Has rows written sooner.
+    pub(in crate::payments) fn watch(&self) -> LedgerWatch {
+        LedgerWatch(Arc::clone(&self.watches))
     }
 
     /// A number for the next payment, unique in the journal.
@@ -173,8 +187,9 @@ impl LedgerQueue {
         while !lock(&self.waiting).is_due() {
             self.filled.notified().await;
         }
+        let is_watched = Arc::strong_count(&self.watches) > 1;
         tokio::select! {
-            () = tokio::time::sleep(GATHER) => {}
+            () = tokio::time::sleep(if is_watched { GATHER_WATCHED } else { GATHER }) => {}
             () = self.urgent.notified() => {}
         }
     }

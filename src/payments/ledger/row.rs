@@ -192,6 +192,14 @@ impl LedgerRow {
         }
     }
 
+    /// What the seller states, in short.
+    #[must_use]
+    pub fn claim(&self) -> String {
+        let receipt = if self.receipt.starts_with('{') { "receipt" } else { &self.receipt };
+        let offer = if self.offer.is_empty() { "" } else { "signed offer" };
+        [receipt, offer].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The canonical encoding: every number in 8 bytes, every string after its length. Two rows that differ have different
     /// encodings.
     #[must_use]

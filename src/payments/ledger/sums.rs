@@ -106,7 +106,7 @@ impl LedgerSum {
 const MAX_SUMS: usize = 4096;
 
 /// Merges sums until they are few enough.
-pub(super) fn limit(sums: BTreeMap<SumKey, LedgerSum>) -> BTreeMap<SumKey, LedgerSum> {
+pub(in crate::payments) fn limit(sums: BTreeMap<SumKey, LedgerSum>) -> BTreeMap<SumKey, LedgerSum> {
     let mut sums = sums;
     let coarser: [fn(SumKey) -> SumKey; 3] = [
         |key| SumKey { day: 0, ..key },

@@ -163,6 +163,15 @@ pub(super) fn host(request: &Request<Body>) -> Option<Authority> {
     request.headers().get(header::HOST).and_then(host_of)
 }
 
+/// The origin that browsers give a page at this authority: without the default port.
+pub(super) fn origin(authority: &Authority, is_tls: bool) -> String {
+    let (scheme, default) = if is_tls { ("https", 443) } else { ("http", 80) };
+    match authority.port_u16().filter(|port| *port != default) {
+        Some(port) => format!("{scheme}://{}:{port}", authority.host()),
+        None => format!("{scheme}://{}", authority.host()),
+    }
+}
+
 /// Whether browsers mark cross-site requests to a host, which they do if it is trustworthy without TLS.
 /// <https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy>
 pub(super) fn is_kept_apart(host: &str) -> bool {

@@ -3,6 +3,7 @@
 //! pays, and its responses change no state.
 
 mod cross_site;
+mod dashboard;
 mod identity;
 mod metrics;
 mod pac;
@@ -11,6 +12,7 @@ mod program;
 mod readiness;
 mod refused;
 mod route;
+mod system;
 mod token;
 mod upgrade;
 
@@ -34,6 +36,10 @@ use super::message::body::Body;
 use crate::protocol::policy::{HostPattern, ProvenClient};
 use crate::proxy::request_service::RequestService;
 use crate::tls::ServerTls;
+use dashboard::DashboardVisit;
+pub use dashboard::{
+    DashboardAccess, DashboardEndpoint, DashboardError, DashboardNews, DashboardSource, NewsItem,
+};
 use identity::{LocalTarget, ProxyIdentity, ReachedAs};
 pub use metrics::{MetricsEndpoint, MetricsSource};
 use page::PageRequest;
@@ -43,6 +49,11 @@ use refused::FrontendRefusal;
 pub use route::ReverseRoute;
 use route::ReverseRoutes;
 pub use token::RouteToken;
+
+/// Gives a page of an origin behind a route an origin of its own: with ours, its scripts could use the dashboard. Policies
+/// add up.
+const SANDBOX: HeaderValue =
+    HeaderValue::from_static("sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts");
 
 /// Serves the local endpoints of a port and passes all other requests to the inner service.
 #[derive(Clone, Debug)]
@@ -63,6 +74,8 @@ struct FrontendPort {
     readiness: Readiness,
     /// Absent if the port does not have them.
     metrics: Option<MetricsEndpoint>,
+    /// Absent if the port does not have one.
+    dashboard: Option<DashboardEndpoint>,
     routes: ReverseRoutes,
     /// Guards the routes; absent if the proxy does not pay.
     token: Option<RouteToken>,
@@ -98,9 +111,9 @@ impl FrontendLayer {
         upgrade: Vec<HostPattern>,
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        let (readiness, metrics) = (Readiness::default(), None);
+        let (readiness, metrics, dashboard) = (Readiness::default(), None, None);
         let ca = Arc::default();
-        Self(FrontendPort { identity, page: None, ca, readiness, metrics, routes, token, upgrade })
+        Self(FrontendPort { identity, page: None, ca, readiness, metrics, dashboard, routes, token, upgrade })
     }
 
     /// The same for a port that speaks TLS, if there is `tls`.
@@ -128,6 +141,13 @@ impl FrontendLayer {
     #[must_use]
     pub fn with_metrics(mut self, metrics: MetricsEndpoint) -> Self {
         self.0.metrics = Some(metrics);
+        self
+    }
+
+    /// The same with a dashboard, if there is one.
+    #[must_use]
+    pub fn with_dashboard(mut self, dashboard: Option<DashboardEndpoint>) -> Self {
+        self.0.dashboard = dashboard;
         self
     }
 
@@ -202,6 +222,8 @@ struct TakenRoute {
     index: usize,
     /// Whether the path starts with the token.
     is_guarded: bool,
+    /// Whether a browser may show the response as a page, which then must not have the origin of the dashboard.
+    is_page: bool,
 }
 
 impl FrontendPort {
@@ -247,10 +269,14 @@ impl FrontendPort {
         if request.uri().path() == "*" {
             return Destination::Local(self.server_options(request.method()));
         }
+        if self.dashboard.is_some() && dashboard::is_part(request.uri().path()) {
+            return self.dashboard(request, reached_as);
+        }
         let path = request.uri().path();
         let behind_token = self.token.as_ref().and_then(|token| token.strip(path));
         if let Some((index, route)) = self.routes.find(behind_token.unwrap_or(path)) {
-            let taken = TakenRoute { index, is_guarded: behind_token.is_some() };
+            let is_page = self.dashboard.is_some() && page::wants_page(request);
+            let taken = TakenRoute { index, is_guarded: behind_token.is_some(), is_page };
             return match self.take(route, taken, request, reached_as) {
                 Ok(()) => Destination::Mapped { route: Some(taken), is_upgraded: self.upgrade(request) },
                 Err(refused) => Destination::Local(refused.answer()),
@@ -266,24 +292,55 @@ impl FrontendPort {
             };
             return Destination::Local(refusal.answer());
         };
-        let address = self.identity.address_for(request, reached_as);
-        let ca = self.ca.get().or(page.ca.as_ref()).cloned();
-        let answer = Page { ca, ..page.clone() }.answer(&PageRequest {
-            request,
-            reached_as,
-            address,
-            listen: self.identity.listen(),
-            is_tls: self.identity.is_tls(),
-            routes: &self.routes,
-            needs_route_token: self.token.as_ref().is_some_and(RouteToken::is_required),
-            obstacles: self.readiness.known(),
-        });
+        let answer = self.with_its_ca(page).answer(&self.visit(request, reached_as));
         let Some(answer) = answer else {
             let readiness = self.readiness.clone();
             let checking = async move { readiness::answer(&readiness.check().await) };
             return Destination::Later(Box::pin(checking));
         };
         Destination::Local(answer)
+    }
+
+    /// The set-up page as of now.
+    fn with_its_ca(&self, page: &Page) -> Page {
+        Page { ca: self.ca.get().or(page.ca.as_ref()).cloned(), ..page.clone() }
+    }
+
+    /// A request for the set-up page.
+    fn visit<'a>(&'a self, request: &'a Request<Body>, reached_as: ReachedAs) -> PageRequest<'a> {
+        PageRequest {
+            request,
+            reached_as,
+            address: self.identity.address_for(request, reached_as),
+            listen: self.identity.listen(),
+            is_tls: self.identity.is_tls(),
+            routes: &self.routes,
+            needs_route_token: self.token.as_ref().is_some_and(RouteToken::is_required),
+            obstacles: self.readiness.known(),
+            has_dashboard: self.dashboard.is_some(),
+        }
+    }
+
+    /// A request for the dashboard.
+    fn dashboard(&self, request: &mut Request<Body>, reached_as: ReachedAs) -> Destination {
+        let (Some(dashboard), Some(page)) = (&self.dashboard, &self.page) else {
+            return Destination::Local(FrontendRefusal::NoRoute.answer());
+        };
+        let asked = match reached_as {
+            ReachedAs::Server => identity::host(request),
+            ReachedAs::Proxy => request.uri().authority().cloned(),
+        };
+        let is_tls = reached_as == ReachedAs::Server && self.identity.is_tls();
+        let exposed = request.extensions().get::<RemoteClient>().is_some() && !self.identity.is_tls();
+        let visit = DashboardVisit {
+            origin: asked.map(|asked| identity::origin(&asked, is_tls)),
+            exposed,
+            setup: match request.uri().path() {
+                dashboard::SETUP => self.with_its_ca(page).setup(&self.visit(request, reached_as)),
+                _ => serde_json::Value::Null,
+            },
+        };
+        Destination::Later(dashboard.answer(request, visit))
     }
 
     /// Takes a route, if that is allowed at the host by which the client reached the proxy.
@@ -365,6 +422,9 @@ impl FrontendPort {
         let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
         if let Some((route, taken)) = taken {
             self.whole(route, taken).leave(answer, self.identity.is_tls());
+            if taken.is_page {
+                answer.headers_mut().append(header::CONTENT_SECURITY_POLICY, SANDBOX);
+            }
         }
     }
 }

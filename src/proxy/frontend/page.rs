@@ -8,13 +8,15 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use maud::{PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 use super::identity::ReachedAs;
 use super::program;
 use super::program::SetupAdvice;
 use super::route::{ReverseRoute, ReverseRoutes};
+use super::system;
+use super::system::{ReachedProxy, SetupStep, SystemAdvice};
 use super::{identity, pac};
 use crate::payments::Obstacle;
 use crate::proxy::Body;
@@ -54,6 +56,8 @@ pub(super) struct PageRequest<'a> {
     pub(super) needs_route_token: bool,
     /// What is known to keep the proxy from paying.
     pub(super) obstacles: Vec<Obstacle>,
+    /// Whether the port has a dashboard.
+    pub(super) has_dashboard: bool,
 }
 
 /// The files of the set-up page.
@@ -75,10 +79,13 @@ const PAC: HeaderValue = HeaderValue::from_static("application/x-ns-proxy-autoco
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
+/// The command that opens the dashboard.
+const DASHBOARD: &str = "tollpass dashboard";
+
 /// The style of the page; the policy below contains its SHA-256.
 const STYLE: &str = include_str!("page.css");
 const SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'sha256-l4LiCleFXHnwZRffQYLENkKb9LyRMNMum6swzoDLsbw='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "default-src 'none'; style-src 'sha256-L++ORELxL2FLndZst3mSDN6hpabTi5ZQGsCm1B3IPlU='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
 impl PageRequest<'_> {
@@ -153,6 +160,21 @@ impl Page {
         files
     }
 
+    /// Instructions for each system.
+    fn systems(&self, visit: &PageRequest<'_>) -> Vec<SystemAdvice> {
+        let is_shared = !visit.listen.ip().to_canonical().is_loopback();
+        system::advice(ReachedProxy { url: &visit.proxy(), intercepts: self.ca.is_some(), is_shared })
+    }
+
+    /// The same instructions, and those for programs, for the dashboard.
+    pub(super) fn setup(&self, visit: &PageRequest<'_>) -> serde_json::Value {
+        serde_json::json!({
+            "proxy": visit.proxy(),
+            "systems": self.systems(visit),
+            "programs": program::advice(&visit.proxy(), self.ca.is_some()),
+        })
+    }
+
     fn text(&self, visit: &PageRequest<'_>) -> String {
         let mut text = format!("{}\n\n", greeting(visit));
         for (name, fact) in self.facts(visit) {
@@ -160,6 +182,9 @@ impl Page {
         }
         for (path, purpose) in self.files() {
             put(&mut text, format_args!("{path:<12} {purpose}\n"));
+        }
+        if visit.has_dashboard {
+            put(&mut text, format_args!("\nTo see what is paid, and to approve payments:\n  {DASHBOARD}\n"));
         }
         if self.ca.is_some() {
             put(
@@ -180,6 +205,16 @@ impl Page {
                 put(&mut text, format_args!("  {line}\n"));
             }
             put(&mut text, format_args!("  Undo: {undo}\n"));
+        }
+        for SystemAdvice { system, steps, undo } in self.systems(visit) {
+            put(&mut text, format_args!("\n{system}\n"));
+            for step in &steps {
+                put_step(&mut text, step);
+            }
+            put(&mut text, format_args!("  Undo:\n"));
+            for step in &undo {
+                put_step(&mut text, step);
+            }
         }
         for (route, origin) in visit.routes.shown() {
             let base = self.base(visit, route);
@@ -221,6 +256,10 @@ impl Page {
                                 dd { code { (fact) } }
                             }
                         }
+                        @if visit.has_dashboard {
+                            p { "To see what is paid, and to approve payments, open the link that this prints:" }
+                            pre { (DASHBOARD) }
+                        }
                         h2 { "Files" }
                         ul {
                             @for (path, purpose) in self.files() {
@@ -240,6 +279,15 @@ impl Page {
                             @if !notes.is_empty() { p { (notes) } }
                             p class="undo" { "Undo: " (undo) }
                         }
+                        h2 { "Systems" }
+                        @for SystemAdvice { system, steps, undo } in self.systems(visit) {
+                            h3 { (system) }
+                            @for step in steps { (step_of(&step)) }
+                            div class="undo" {
+                                p { "Undo:" }
+                                @for step in undo { (step_of(&step)) }
+                            }
+                        }
                         @for (route, origin) in visit.routes.shown() {
                             h3 { "Base URL" }
                             pre { (self.base(visit, route)) }
@@ -251,6 +299,20 @@ impl Page {
             "\n"
         };
         page.into_string()
+    }
+}
+
+fn step_of(step: &SetupStep) -> Markup {
+    match step {
+        SetupStep::Do(text) => html! { p { (text) } },
+        SetupStep::Run(commands) => html! { pre { (commands) } },
+    }
+}
+
+fn put_step(text: &mut String, step: &SetupStep) {
+    let (SetupStep::Do(lines) | SetupStep::Run(lines)) = step;
+    for line in lines.lines() {
+        put(text, format_args!("  {line}\n"));
     }
 }
 
@@ -285,6 +347,29 @@ fn takes_html(request: &Request<Body>) -> bool {
         kind.trim_ascii().eq_ignore_ascii_case(b"text/html")
     })
 }
+
+/// Whether a browser may show the response to a request as a page.
+pub(super) fn wants_page(request: &Request<Body>) -> bool {
+    match request.headers().get("sec-fetch-dest") {
+        Some(destination) => {
+            PAGES.iter().any(|page| destination.as_bytes().eq_ignore_ascii_case(page.as_bytes()))
+        }
+        None => takes_html(request),
+    }
+}
+
+/// The destinations of requests whose responses have an origin. <https://www.w3.org/TR/fetch-metadata/>
+const PAGES: [&str; 9] = [
+    "document",
+    "embed",
+    "fencedframe",
+    "frame",
+    "iframe",
+    "object",
+    "serviceworker",
+    "sharedworker",
+    "worker",
+];
 
 /// The SHA-256 fingerprint of a certificate.
 fn fingerprint(der: &[u8]) -> String {
@@ -381,6 +466,7 @@ mod tests {
             routes: &ReverseRoutes::new(Vec::new()),
             needs_route_token: false,
             obstacles: Vec::new(),
+            has_dashboard: true,
         };
         let page = Page { ca: None, pays: false, since: SystemTime::UNIX_EPOCH }.html(&visit);
         assert!(page.contains("<dd><code>http://&lt;a href=&quot;x&quot;&gt;&amp;</code></dd>"), "{page}");

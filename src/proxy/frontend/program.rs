@@ -1,6 +1,9 @@
 //! Instructions for each program: how to use the proxy, trust its CA, and undo that. The page renders them.
 
+use serde::Serialize;
+
 /// One program.
+#[derive(Debug, Serialize)]
 pub(super) struct SetupAdvice {
     pub(super) program: &'static str,
     /// The commands, if any.

@@ -75,7 +75,8 @@ impl Readiness {
     }
 
     /// What is known to be in the way, without a look at the disk.
-    pub(super) fn known(&self) -> Vec<Obstacle> {
+    #[must_use]
+    pub fn known(&self) -> Vec<Obstacle> {
         let Promises { lasting, payments } = lock(&self.0.promises).clone();
         let shutdown = &self.0.shutdown;
         let is_stopping = shutdown.as_ref().is_some_and(Shutdown::is_stopping);

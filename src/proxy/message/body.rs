@@ -14,6 +14,7 @@ use super::expect::{DeferredBody, EarlyResponse, TrackedBody};
 use super::multiplexed::{HoldsStream, MultiplexedBody};
 use super::payment_headers;
 use super::recorded::{BodyRecord, RecordedBody};
+use super::streamed::StreamedBody;
 use crate::proxy::replay::hold::Resumed;
 use crate::proxy::replay::kept::ReplayBody;
 use crate::proxy::upstream::pool::retry::RetriableBody;
@@ -48,6 +49,8 @@ pub enum Body {
     Driven(Box<DrivenBody<dyn DrivesBody>>),
     /// The body of a response whose end is logged.
     Recorded(Box<RecordedBody<Self, dyn BodyRecord>>),
+    /// Written while it is made.
+    Streamed(StreamedBody),
 }
 
 /// A complete body and its trailers.
@@ -118,6 +121,7 @@ impl http_body::Body for Body {
             Self::Multiplexed(multiplexed) => multiplexed.poll_frame(cx),
             Self::Driven(driven) => driven.poll_frame(cx),
             Self::Recorded(recorded) => recorded.poll_frame(cx),
+            Self::Streamed(streamed) => streamed.poll_frame(cx),
             Self::Unpaid(body) => {
                 let mut next = ready!(Pin::new(&mut **body).poll_frame(cx));
                 if let Some(Ok(frame)) = &mut next
@@ -144,6 +148,7 @@ impl http_body::Body for Body {
             Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
             Self::Driven(driven) => driven.is_end_stream(),
             Self::Recorded(recorded) => recorded.is_end_stream(),
+            Self::Streamed(_) => false,
             Self::Unpaid(body) => body.is_end_stream(),
         }
     }
@@ -163,6 +168,7 @@ impl http_body::Body for Body {
             Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
             Self::Driven(driven) => driven.size_hint(),
             Self::Recorded(recorded) => recorded.size_hint(),
+            Self::Streamed(_) => SizeHint::default(),
             Self::Unpaid(body) => body.size_hint(),
         }
     }

@@ -9,6 +9,7 @@ pub(crate) mod max_forwards;
 pub(crate) mod multiplexed;
 pub(crate) mod payment_headers;
 pub(crate) mod recorded;
+pub(crate) mod streamed;
 pub(crate) mod target;
 pub(crate) mod validate;
 pub(crate) mod via;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
+use super::refused::REFUSED_REQUESTS;
 use super::settings::PaySettings;
 use crate::limits::Limits;
 use crate::protocol::answer::Answer;
@@ -79,6 +80,7 @@ pub(super) fn tell_why(answer: &mut Response<Body>, request: &RequestName, refus
     let explanation = Explanation::from(refusal);
     let Explanation { reason, details } = &explanation;
     tracing::info!(%request, reason = reason.as_str(), details, "not paid");
+    REFUSED_REQUESTS.add(request, refusal);
     error_response::append_proxy_status(answer.headers_mut(), *reason, details);
     error_response::set_retry_after(answer.headers_mut(), refusal);
     answer.extensions_mut().insert(Handling::Unpaid(explanation));

@@ -17,6 +17,7 @@ mod orphans;
 mod page;
 mod plain_http;
 mod purchase_hash;
+pub mod refused;
 mod rehearsal;
 mod settings;
 mod sign_in;
@@ -53,6 +54,7 @@ pub use settings::PaySettings;
 use exchange::{Exchange, Leased};
 use held_answer::tell_why;
 use orphans::Orphans;
+use refused::REFUSED_REQUESTS;
 use settings::PayShared;
 use sign_in::SignedIn;
 use spender::Spender;
@@ -350,6 +352,7 @@ where
     if let Err(refusal) = exchange.may_begin().await {
         let (request, reason) = (&exchange.request, refusal.reason().as_str());
         tracing::info!(%request, reason, details = %refusal, "request stopped by policy");
+        REFUSED_REQUESTS.add(request, &refusal);
         let kind = Some("http_request_denied");
         return Ok(exchange.finish(error_response::refusal(StatusCode::FORBIDDEN, kind, &refusal)));
     }

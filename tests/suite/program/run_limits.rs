@@ -119,7 +119,7 @@ async fn requests_to_other_ports_of_the_proxy_count_in_the_run() {
 }
 
 /// What a program within a run must not do, with arguments that would be valid.
-const OPERATIONS: [&str; 15] = [
+const OPERATIONS: [&str; 16] = [
     "approve 1",
     "deny 1",
     "approvals",
@@ -129,6 +129,7 @@ const OPERATIONS: [&str; 15] = [
     "thaw",
     "resume",
     "status",
+    "dashboard",
     "resume 127.0.0.1",
     "channels",
     "channels close --all --yes",
