@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -199,7 +200,6 @@ class Check:
         self.ok("a channel is topped up once its plan was shown")
 
     def refusals(self, page):
-        status, _ = self.fetch("[::1]") if self.demo.origin.startswith("[") else self.fetch("127.0.0.1", "/none")
         page.go("history?show=refused")
         page.until('document.querySelector("#view").textContent.includes("approval-denied")')
         page.run('document.querySelector("#view input[type=search]").value = "no such thing"')
