@@ -6,7 +6,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use ethers_contract::{EthCall, abigen};
 use ethers_core::abi::AbiDecode as _;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{H160, U256};
@@ -15,7 +14,9 @@ use tokio::time::timeout;
 
 use crate::chain::Chain;
 use crate::chain::confirm::{poll, submit};
+use crate::chain::contract_call::ContractCall;
 use crate::chain::daily_fees::DailyFees;
+use crate::chain::erc20;
 use crate::chain::error::{AllowanceError, ChainError, NotRecorded, TransactionHash};
 use crate::chain::fees::{Caps, Fees, with_margin};
 use crate::chain::free_nonce::NonceView;
@@ -27,14 +28,6 @@ use crate::chain::transaction;
 use crate::chain::wallet_signer::WalletSigner;
 use crate::failpoint;
 use crate::protocol::{Address, Wei};
-
-abigen!(
-    AllowedToken,
-    r"[
-        function allowance(address owner, address spender) external view returns (uint256)
-        function approve(address spender, uint256 value) external
-    ]"
-);
 
 /// How often to look for a new block or a receipt on a network without channels.
 const POLL_EVERY: Duration = Duration::from_secs(2);
@@ -196,8 +189,8 @@ impl Allowances<'_> {
     /// # Errors
     /// The node gives no usable answer, or there is no such token.
     pub async fn present(&self, token: Address, spender: Address) -> Result<U256, AllowanceError> {
-        let call = AllowanceCall { owner: self.payer(), spender: spender.into() };
-        let answer = self.rpc.call(&self.request(token, call), At::Latest).await?;
+        let call = erc20::allowance(self.owner(), spender);
+        let answer = self.rpc.call(&self.request(token, &call), At::Latest).await?;
         U256::decode(&answer).map_err(|_| AllowanceError::NoToken {
             token,
             chain_id: self.chain_id,
@@ -268,8 +261,8 @@ impl Allowances<'_> {
 
     /// The gas limit of the transaction that sets an allowance.
     async fn gas(&self, Allowance { token, spender, amount }: Allowance) -> Result<U256, AllowanceError> {
-        let call = ApproveCall { spender: spender.into(), value: amount };
-        match self.rpc.estimate_gas(&self.request(token, call)).await {
+        let call = erc20::approve(spender, amount);
+        match self.rpc.estimate_gas(&self.request(token, &call)).await {
             Ok(estimate) => Ok(with_margin(estimate)),
             Err(ChainError::Reverted { message }) => Err(AllowanceError::WouldFail { why: message }),
             Err(error) => Err(error.into()),
@@ -281,8 +274,8 @@ impl Allowances<'_> {
         allowance: Allowance,
         recorder: &impl AllowanceRecorder,
     ) -> Result<(), AllowanceError> {
-        let call = ApproveCall { spender: allowance.spender.into(), value: allowance.amount };
-        let request = self.request(allowance.token, call);
+        let call = erc20::approve(allowance.spender, allowance.amount);
+        let request = self.request(allowance.token, &call);
         let turn = self.nonces.turn().await;
         let view = NonceView {
             rpc: &self.rpc,
@@ -419,8 +412,8 @@ impl Allowances<'_> {
         self.signer.address().into()
     }
 
-    fn request<C: EthCall>(&self, to: Address, call: C) -> CallRequest {
-        CallRequest { from: self.payer(), to: to.into(), data: call.encode().into() }
+    fn request(&self, to: Address, call: &ContractCall) -> CallRequest {
+        CallRequest { from: self.payer(), to: to.into(), data: call.data() }
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ethers_contract::EthCall;
 use ethers_core::abi::AbiDecode;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::chain::contract_call::ContractCall;
 use crate::chain::daily_fees::DailyFees;
 use crate::chain::error::{ChainError, PinSource};
 use crate::chain::nonces::Nonces;
@@ -122,31 +122,31 @@ impl Chain {
         self.0.signer.address()
     }
 
-    pub(super) async fn view<C: EthCall, R: AbiDecode>(
+    pub(super) async fn view<R: AbiDecode>(
         &self,
         to: Address,
-        call: C,
+        call: ContractCall,
         at: At,
     ) -> Result<R, ChainError> {
         self.view_by(&self.0.rpc, to, call, at).await
     }
 
-    pub(super) async fn view_by<C: EthCall, R: AbiDecode>(
+    pub(super) async fn view_by<R: AbiDecode>(
         &self,
         rpc: &Rpc,
         to: Address,
-        call: C,
+        call: ContractCall,
         at: At,
     ) -> Result<R, ChainError> {
-        let answer = rpc.call(&self.request(to, call), at).await?;
+        let answer = rpc.call(&self.request(to, &call), at).await?;
         R::decode(&answer).map_err(|_| ChainError::WrongContract {
             contract: to,
-            why: format!("{} returned {} bytes of the wrong type", C::function_name(), answer.len()),
+            why: format!("{} returned {} bytes of the wrong type", call.function(), answer.len()),
         })
     }
 
-    pub(super) fn request<C: EthCall>(&self, to: Address, call: C) -> CallRequest {
-        CallRequest { from: self.payer().into(), to: to.into(), data: call.encode().into() }
+    pub(super) fn request(&self, to: Address, call: &ContractCall) -> CallRequest {
+        CallRequest { from: self.payer().into(), to: to.into(), data: call.data() }
     }
 }
 

@@ -6,7 +6,9 @@
 mod allowance;
 mod client;
 mod confirm;
+mod contract_call;
 mod daily_fees;
+mod erc20;
 mod error;
 pub mod external;
 mod fees;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
-use ethers_core::types::Bytes;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
-use ethers_signers::{LocalWallet, Signer as _};
+use ethers_core::types::{Bytes, Signature as Rsv, U256};
+use ethers_core::utils::keccak256;
 use pbkdf2::hmac::{Hmac, KeyInit as _, Mac as _};
 use secp256k1::ecdsa::RecoveryId;
-use secp256k1::{Message, Secp256k1, SecretKey, SignOnly};
+use secp256k1::{Message, PublicKey, Secp256k1, SecretKey, SignOnly};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -17,9 +17,6 @@ use crate::protocol::{Address, Signature};
 
 /// A private key and its address.
 pub struct Signer {
-    /// Signs transactions.
-    wallet: LocalWallet,
-    /// Signs payments, with `key`: libsecp256k1 takes half the time, and payments are much more frequent.
     curve: Secp256k1<SignOnly>,
     key: SecretKey,
     address: Address,
@@ -80,8 +77,6 @@ impl NotSigned {
 impl Signer {
     /// Takes a private key of 32 bytes, big endian.
     pub fn new(key: &[u8; 32]) -> Result<Self, NotAKey> {
-        let wallet = LocalWallet::from_bytes(key).map_err(|_| NotAKey)?;
-        let address = wallet.address().into();
         let mut curve = Secp256k1::signing_only();
         let mut blinding = [0; 32];
         // Blinding protects the key from timing and power analysis. The signatures are the same without it.
@@ -89,7 +84,8 @@ impl Signer {
             curve.seeded_randomize(&blinding);
         }
         let key = SecretKey::from_byte_array(*key).map_err(|_| NotAKey)?;
-        Ok(Self { wallet, curve, key, address, frozen: FreezeSwitch::default() })
+        let address = address_of(&PublicKey::from_secret_key(&curve, &key));
+        Ok(Self { curve, key, address, frozen: FreezeSwitch::default() })
     }
 
     /// Signs nothing from now on, or signs again.
@@ -104,17 +100,21 @@ impl Signer {
 
     /// Signs a digest: `r ‖ s ‖ v` with v 27 or 28, low s, nonce as in RFC 6979.
     pub fn sign(&self, digest: [u8; 32]) -> Result<Signature, NotSigned> {
-        self.frozen.check()?;
-        let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
-        let (recovery, compact) = signature.serialize_compact();
-        let v = match recovery {
-            RecoveryId::Zero => 27,
-            RecoveryId::One => 28,
-            other => return Err(NotSigned::Failed(format!("v cannot represent the recovery ID {other:?}"))),
-        };
-        let mut bytes = [v; 65];
+        let (is_odd, compact) = self.sign_recoverably(digest)?;
+        let mut bytes = [27 + u8::from(is_odd); 65];
         bytes[..64].copy_from_slice(&compact);
         Ok(Signature(bytes))
+    }
+
+    /// The signature of a digest, `r ‖ s`, and whether the point that `r` belongs to has an odd y.
+    fn sign_recoverably(&self, digest: [u8; 32]) -> Result<(bool, [u8; 64]), NotSigned> {
+        self.frozen.check()?;
+        let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
+        match signature.serialize_compact() {
+            (RecoveryId::Zero, compact) => Ok((false, compact)),
+            (RecoveryId::One, compact) => Ok((true, compact)),
+            (other, _) => Err(NotSigned::Failed(format!("v cannot represent the recovery ID {other:?}"))),
+        }
     }
 
     /// A key for another purpose, which reveals nothing about this one: HMAC-SHA-256 of the purpose.
@@ -123,15 +123,33 @@ impl Signer {
         derived(&Zeroizing::new(self.key.secret_bytes()), purpose)
     }
 
-    /// Signs a transaction, which includes its chain ID, and returns its RLP encoding.
+    /// Signs a transaction, which must include its chain ID, and returns its RLP encoding.
     pub fn sign_transaction(&self, transaction: &TypedTransaction) -> Result<Bytes, NotSigned> {
-        self.frozen.check()?;
-        let signature = self
-            .wallet
-            .sign_transaction_sync(transaction)
-            .map_err(|error| NotSigned::Failed(error.to_string()))?;
+        let chain_id = transaction
+            .chain_id()
+            .ok_or_else(|| NotSigned::Failed("the transaction has no chain ID".into()))?
+            .as_u64();
+        let (is_odd, compact) = self.sign_recoverably(transaction.sighash().0)?;
+        let v = match transaction {
+            // EIP-155.
+            TypedTransaction::Legacy(_) => chain_id
+                .checked_mul(2)
+                .and_then(|twice| twice.checked_add(35 + u64::from(is_odd)))
+                .ok_or_else(|| NotSigned::Failed(format!("v cannot represent the chain ID {chain_id}")))?,
+            TypedTransaction::Eip2930(_) | TypedTransaction::Eip1559(_) => u64::from(is_odd),
+        };
+        let (r, s) = compact.split_at(32);
+        let signature = Rsv { r: U256::from_big_endian(r), s: U256::from_big_endian(s), v };
         Ok(transaction.rlp_signed(&signature))
     }
+}
+
+/// The address of a key: the end of the hash of its public key.
+fn address_of(key: &PublicKey) -> Address {
+    let hash = keccak256(&key.serialize_uncompressed()[1..]);
+    let mut address = Address([0; 20]);
+    address.0.copy_from_slice(&hash[12..]);
+    address
 }
 
 /// A key for one purpose: HMAC-SHA-256 of the purpose.
@@ -146,7 +164,6 @@ pub(super) fn derived(secret: &[u8; 32], purpose: &str) -> [u8; 32] {
 
 impl Drop for Signer {
     fn drop(&mut self) {
-        // The wallet zeroizes its own copy.
         self.key.non_secure_erase();
     }
 }

@@ -1,8 +1,9 @@
 //! The ten well-known development accounts, the same as in other development nodes. Their keys are public.
 
-use ethers_core::types::{H160, U256};
-use ethers_core::utils::hex;
-use ethers_signers::{LocalWallet, Signer as _};
+use ethers_core::k256::ecdsa::SigningKey;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
+use ethers_core::types::{H160, H256, Signature, U256};
+use ethers_core::utils::{hex, secret_key_to_address};
 
 /// The number of accounts.
 pub const COUNT: usize = 10;
@@ -26,14 +27,54 @@ pub fn key(index: usize) -> Option<[u8; 32]> {
     hex::decode(KEYS.get(index)?).ok()?.try_into().ok()
 }
 
+/// A key and its address. It signs with k256, and not with the library that the payer uses, so that each checks the other.
+#[derive(Clone, Debug)]
+pub struct DevWallet {
+    key: SigningKey,
+    address: H160,
+}
+
+impl DevWallet {
+    /// Takes a private key of 32 bytes; `None` if it is none.
+    #[must_use]
+    pub fn new(key: &[u8; 32]) -> Option<Self> {
+        let key = SigningKey::from_slice(key).ok()?;
+        Some(Self { address: secret_key_to_address(&key), key })
+    }
+
+    /// The key's address.
+    #[must_use]
+    pub fn address(&self) -> H160 {
+        self.address
+    }
+
+    /// Signs a digest, with v 27 or 28; `None` if that is not possible with this key.
+    #[must_use]
+    pub fn sign(&self, digest: H256) -> Option<Signature> {
+        let (signature, recovery) = self.key.sign_prehash_recoverable(digest.as_bytes()).ok()?;
+        let (r, s) = signature.split_bytes();
+        let v = 27 + u64::from(recovery.to_byte());
+        Some(Signature { r: U256::from_big_endian(&r), s: U256::from_big_endian(&s), v })
+    }
+
+    /// Signs a transaction of the network with this chain ID, with v as in EIP-155; `None` as for [`Self::sign`].
+    #[must_use]
+    pub fn sign_transaction(&self, transaction: &TypedTransaction, chain_id: u64) -> Option<Signature> {
+        let mut transaction = transaction.clone();
+        transaction.set_chain_id(chain_id);
+        let signature = self.sign(transaction.sighash())?;
+        Some(Signature { v: signature.v - 27 + 35 + 2 * chain_id, ..signature })
+    }
+}
+
 /// The accounts' wallets, in order.
-pub(super) fn wallets() -> Vec<LocalWallet> {
-    (0..COUNT).filter_map(|index| LocalWallet::from_bytes(&key(index)?).ok()).collect()
+pub(super) fn wallets() -> Vec<DevWallet> {
+    (0..COUNT).filter_map(|index| DevWallet::new(&key(index)?)).collect()
 }
 
 /// The accounts' addresses, in order.
 pub(super) fn addresses() -> Vec<H160> {
-    wallets().iter().map(|wallet| wallet.address()).collect()
+    wallets().iter().map(DevWallet::address).collect()
 }
 
 /// The initial balance of each account: 10,000 ether, in wei.

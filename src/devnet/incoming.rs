@@ -60,7 +60,7 @@ mod tests {
         ];
         kinds.map(|mut transaction| {
             transaction.set_chain_id(31337u64);
-            let signature = accounts::wallets()[0].sign_transaction_sync(&transaction).unwrap();
+            let signature = accounts::wallets()[0].sign_transaction(&transaction, 31337).unwrap();
             transaction.rlp_signed(&signature).to_vec()
         })
     }

@@ -8,7 +8,6 @@ use ethers_core::types::transaction::eip2930::AccessList;
 use ethers_core::types::{
     BlockNumber, Bytes, Eip1559TransactionRequest, H160, H256, TransactionRequest, U64, U256,
 };
-use ethers_signers::{LocalWallet, Signer as _};
 use jsonrpsee::core::RegisterMethodError;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, RpcModule};
@@ -16,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::accounts::DevWallet;
 use super::evm::Call;
 use super::fault::Fault;
 use super::logs::Filter;
@@ -33,7 +33,7 @@ pub(super) struct Control {
     node: Mutex<Node>,
     /// The time between blocks; `None` if only transactions or calls mine blocks.
     pub period: watch::Sender<Option<Duration>>,
-    wallets: Vec<LocalWallet>,
+    wallets: Vec<DevWallet>,
     has_base_fee: bool,
 }
 
@@ -199,8 +199,9 @@ fn send_transaction(params: Params<'_>, control: &Control) -> RpcResult {
         None => node.estimate_gas(&request.to_call()?)?.into(),
     };
     let transaction = request.to_transaction(&node, gas);
-    let signature =
-        wallet.sign_transaction_sync(&transaction).map_err(|error| Fault::Malformed(error.to_string()))?;
+    let signature = wallet
+        .sign_transaction(&transaction, node.chain_id)
+        .ok_or_else(|| Fault::Malformed("the transaction cannot be signed".to_owned()))?;
     Ok(json!(node.submit(&transaction.rlp_signed(&signature))?))
 }
 

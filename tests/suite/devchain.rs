@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use ethers_core::abi::Token;
 use ethers_core::types::{Block, Bytes, H160, H256, Log, TransactionReceipt, U64, U256};
 use ethers_core::utils::{hex, keccak256};
-use ethers_signers::Signer as _;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
+use tollpass::devnet::accounts;
+use tollpass::devnet::accounts::DevWallet;
 use tollpass::devnet::chain::DevChainSettings;
 use tollpass::devnet::contracts;
 
@@ -176,8 +177,7 @@ async fn only_the_owner_appoints_contracts_that_open_for_others() {
         let list = |who| [Token::Array(vec![address(who)])];
         let add = manager("addTrustedContracts", &list(stage.token()));
         stage.refuse("trust by a stranger", &stage.sender, stage.manager(), add.clone()).await;
-        let owner =
-            ethers_signers::LocalWallet::from_bytes(&tollpass::devnet::accounts::key(0).unwrap()).unwrap();
+        let owner = DevWallet::new(&accounts::key(0).unwrap()).unwrap();
         // Called on behalf of a contract, the token: it may open and top up for others once it is trusted.
         let block = stage.open(units(1)).await;
         let (us, them) = (stage.sender.address(), stage.receiver.address());
@@ -269,8 +269,8 @@ fn word_of(number: U256) -> Vec<u8> {
     word.to_vec()
 }
 
-fn wallet_of_a_stranger() -> ethers_signers::LocalWallet {
-    ethers_signers::LocalWallet::from_bytes(&tollpass::devnet::accounts::key(5).unwrap()).unwrap()
+fn wallet_of_a_stranger() -> DevWallet {
+    DevWallet::new(&accounts::key(5).unwrap()).unwrap()
 }
 
 #[tokio::test]

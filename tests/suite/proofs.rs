@@ -2,9 +2,9 @@
 
 use ethers_core::types::H256;
 use ethers_core::utils::keccak256;
-use ethers_signers::LocalWallet;
 use serde_json::Value as Json;
 use tollpass::chain::signer::Signer;
+use tollpass::devnet::accounts::DevWallet;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, closing_digest, recover};
 use tollpass::protocol::{Address, ChannelId, Signature};
 
@@ -72,12 +72,12 @@ fn closing_signatures_are_those_of_the_original() {
 fn another_library_signs_and_recovers_the_same() {
     let key = [0x5e; 32];
     let signer = Signer::new(&key).unwrap();
-    let other = LocalWallet::from_bytes(&key).unwrap();
+    let other = DevWallet::new(&key).unwrap();
     let mut digest = [0; 32];
     for _ in 0..200 {
         digest = keccak256(digest);
         let signature = signer.sign(digest).unwrap();
-        assert_eq!(signature.0, <[u8; 65]>::from(other.sign_hash(H256(digest)).unwrap()));
+        assert_eq!(signature.0, <[u8; 65]>::from(other.sign(H256(digest)).unwrap()));
         assert_eq!(recover(digest, &signature), Some(signer.address()));
     }
 }

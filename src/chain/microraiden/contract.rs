@@ -1,16 +1,15 @@
 //! Reads the channel contract and its token: their properties, the payer's balances and channels.
 
-use ethers_contract::EthCall;
 use ethers_core::abi::AbiDecode;
 use ethers_core::types::{H160, U256};
 
 use crate::chain::Chain;
 use crate::chain::client::{ChainState, ContractConstants};
+use crate::chain::contract_call::ContractCall;
+use crate::chain::erc20;
 use crate::chain::error::ChainError;
-use crate::chain::microraiden::contracts::{
-    BalanceOfCall, ChallengePeriodCall, DecimalsCall, GetChannelInfoCall, GetChannelInfoReturn, SymbolCall,
-    TokenCall, VersionCall,
-};
+use crate::chain::microraiden::contracts;
+use crate::chain::microraiden::contracts::ChannelInfo;
 use crate::chain::rpc::{At, Rpc};
 use crate::protocol::{Address, Amount, ChannelId, OnChain};
 
@@ -59,20 +58,20 @@ impl Chain {
         if !rpc.has_code(contract.into()).await? {
             return Err(ChainError::NoCode { contract, chain_id, node: rpc.shown().into() });
         }
-        let version: String = self.ask_contract(VersionCall).await?;
+        let version: String = self.ask_contract(contracts::version()).await?;
         if !version.starts_with(VERSIONS) {
             let version = version.chars().take(MAX_SYMBOL).collect();
             return Err(ChainError::WrongVersion { contract, version });
         }
         let token = self.token().await?;
-        let challenge_period = self.ask_contract(ChallengePeriodCall).await?;
+        let challenge_period = self.ask_contract(contracts::challenge_period()).await?;
         let head = rpc.head().await?;
         Ok(ContractInfo { chain_id, token, version, challenge_period, head })
     }
 
     /// Reads the contract's token and compares it with the pinned one.
     pub(in crate::chain) async fn token(&self) -> Result<Address, ChainError> {
-        let token: H160 = self.ask_contract(TokenCall).await?;
+        let token: H160 = self.ask_contract(contracts::token()).await?;
         match self.0.pinned.get() {
             Some(pinned) if pinned.token != token.into() => Err(ChainError::WrongToken {
                 contract: self.0.settings.channel_manager,
@@ -95,8 +94,8 @@ impl Chain {
         let token = self.pinned().await?.token;
         let wei = self.0.rpc.ether_of(self.payer().into()).await?;
         let tokens = self.tokens(token).await?;
-        let decimals = optional(self.view(token, DecimalsCall, At::Latest).await)?;
-        let symbol: Option<String> = optional(self.view(token, SymbolCall, At::Latest).await)?;
+        let decimals = optional(self.view(token, erc20::decimals(), At::Latest).await)?;
+        let symbol: Option<String> = optional(self.view(token, erc20::symbol(), At::Latest).await)?;
         let symbol = symbol.map(|name| name.chars().filter(|c| !c.is_control()).take(MAX_SYMBOL).collect());
         Ok(Balances { wei, tokens, decimals, symbol })
     }
@@ -128,12 +127,8 @@ impl Chain {
         at: At,
     ) -> Result<Option<OnChain>, ChainError> {
         let contract = self.0.settings.channel_manager;
-        let call = GetChannelInfoCall {
-            sender: self.payer().into(),
-            receiver: id.receiver.into(),
-            open_block: id.open_block,
-        };
-        let info: GetChannelInfoReturn = match self.view_by(rpc, contract, call, at).await {
+        let call = contracts::channel_info(self.payer(), id);
+        let info: ChannelInfo = match self.view_by(rpc, contract, call, at).await {
             Ok(info) => info,
             Err(ChainError::Reverted { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -144,11 +139,12 @@ impl Chain {
                 why: format!("getChannelInfo returned an invalid amount: {error}"),
             })
         };
+        let (_key, deposit, settle_block, closing_balance, withdrawn) = info;
         Ok(Some(OnChain {
-            deposit: bounded(info.deposit)?,
-            settle_block: info.settle_block,
-            closing_balance: bounded(info.closing_balance)?,
-            withdrawn: bounded(info.withdrawn)?,
+            deposit: bounded(deposit)?,
+            settle_block,
+            closing_balance: bounded(closing_balance)?,
+            withdrawn: bounded(withdrawn)?,
         }))
     }
 
@@ -162,20 +158,21 @@ impl Chain {
     }
 
     pub(in crate::chain) async fn tokens(&self, token: Address) -> Result<Amount, ChainError> {
-        let call = BalanceOfCall { owner: self.payer().into() };
+        let call = erc20::balance_of(self.payer());
         let units: U256 = self.view(token, call, At::Latest).await?;
         Ok(Amount::try_from(units).unwrap_or(Amount::MAX))
     }
 
     /// Calls a view function that every channel contract has.
-    pub(in crate::chain) async fn ask_contract<C: EthCall, R: AbiDecode>(
+    pub(in crate::chain) async fn ask_contract<R: AbiDecode>(
         &self,
-        call: C,
+        call: ContractCall,
     ) -> Result<R, ChainError> {
         let contract = self.0.settings.channel_manager;
+        let function = call.function();
         match self.view(contract, call, At::Latest).await {
             Err(ChainError::Reverted { message }) => {
-                let why = format!("{} failed: {message}", C::function_name());
+                let why = format!("{function} failed: {message}");
                 Err(ChainError::WrongContract { contract, why })
             }
             other => other,

@@ -1,20 +1,19 @@
 //! Moves money into a channel: by ERC-223's `transfer` if the token has it, otherwise by an allowance.
 
-use ethers_core::types::{H160, U256};
+use ethers_core::types::U256;
 
 use crate::chain::Chain;
 use crate::chain::client::ContractConstants;
+use crate::chain::contract_call::ContractCall;
+use crate::chain::erc20;
 use crate::chain::error::{ChainError, OpError, Underfunded};
 use crate::chain::microraiden::contracts;
-use crate::chain::microraiden::contracts::{
-    AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall,
-};
 use crate::chain::microraiden::execute::both;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::rpc::{At, CallRequest};
 use crate::chain::send::TransactionStep;
 use crate::chain::sent::SentTx;
-use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
+use crate::protocol::{Address, Amount, ChannelOp};
 
 /// The assumed gas of an `approve`.
 const APPROVE_GAS: u64 = 60_000;
@@ -76,26 +75,23 @@ impl Chain {
     }
 
     fn transfer_request(&self, op: &ChannelOp, amount: Amount, pinned: ContractConstants) -> CallRequest {
-        let call = contracts::transfer_call(self.0.settings.channel_manager, self.payer(), op, amount);
-        self.request(pinned.token, call)
+        let data = contracts::transfer_data(self.payer(), op);
+        let call = contracts::transfer(self.0.settings.channel_manager, amount, data);
+        self.request(pinned.token, &call)
     }
 
     /// The call with which the channel contract pulls the approved tokens.
     fn fetch_request(&self, op: &ChannelOp, amount: Amount) -> CallRequest {
-        let (contract, amount) = (self.0.settings.channel_manager, U256::from(amount));
-        let receiver = H160::from(op.receiver());
-        match op {
-            ChannelOp::TopUp { channel: ChannelId { open_block, .. }, .. } => {
-                self.request(contract, TopUpCall { receiver, open_block: *open_block, added: amount })
-            }
-            _ => self.request(contract, CreateChannelCall { receiver, deposit: amount }),
-        }
+        let call = match op {
+            ChannelOp::TopUp { channel, .. } => contracts::top_up(*channel, amount),
+            _ => contracts::create_channel(op.receiver(), amount),
+        };
+        self.request(self.0.settings.channel_manager, &call)
     }
 
     async fn allowance(&self, pinned: ContractConstants) -> Result<U256, ChainError> {
         let contract = self.0.settings.channel_manager;
-        let call = AllowanceCall { owner: self.payer().into(), spender: contract.into() };
-        self.view(pinned.token, call, At::Latest).await
+        self.view(pinned.token, erc20::allowance(self.payer(), contract), At::Latest).await
     }
 
     /// Funds from a plain ERC-20 token: approves, then has the contract pull the tokens. Returns once that is mined.
@@ -135,8 +131,8 @@ impl Chain {
         pinned: ContractConstants,
         recorder: &impl TransactionRecorder,
     ) -> Result<Option<U256>, OpError> {
-        let call = ApproveCall { spender: self.0.settings.channel_manager.into(), value };
-        let step = TransactionStep { request: self.request(pinned.token, call), moves: false, before: None };
+        let call = erc20::approve(self.0.settings.channel_manager, value);
+        let step = TransactionStep { request: self.request(pinned.token, &call), moves: false, before: None };
         let sent = self.send(op, step, pinned, recorder).await?;
         let mined = self.confirm(&sent, 1, recorder).await?;
         self.succeeded(&sent, &mined).await?;
@@ -152,14 +148,15 @@ impl Chain {
         let one = Amount::from(1);
         let trial = ChannelOp::Open { receiver: contract, deposit: one };
         let ask = || async {
-            let good = contracts::transfer_call(contract, self.payer(), &trial, one);
-            let bad = TransferCall { data: vec![0].into(), ..good.clone() };
-            Ok(self.would_succeed(token, good).await? && !self.would_succeed(token, bad).await?)
+            let trial_with = |data| contracts::transfer(contract, one, data);
+            let (good, bad) =
+                (trial_with(contracts::transfer_data(self.payer(), &trial)), trial_with(vec![0]));
+            Ok(self.would_succeed(token, &good).await? && !self.would_succeed(token, &bad).await?)
         };
         self.0.transfers_with_data.get_or_try_init(ask).await.copied()
     }
 
-    async fn would_succeed(&self, to: Address, call: TransferCall) -> Result<bool, ChainError> {
+    async fn would_succeed(&self, to: Address, call: &ContractCall) -> Result<bool, ChainError> {
         match self.0.rpc.call(&self.request(to, call), At::Latest).await {
             Ok(_) => Ok(true),
             Err(ChainError::Reverted { .. }) => Ok(false),

@@ -7,7 +7,7 @@ use ethers_core::utils::rlp::Rlp;
 use crate::chain::Chain;
 use crate::chain::error::ChainError;
 use crate::chain::microraiden::contracts;
-use crate::chain::microraiden::contracts::{ChannelDepositBugbountyLimitCall, OpKind};
+use crate::chain::microraiden::contracts::OpKind;
 use crate::chain::rpc::At;
 use crate::chain::rpc::CallRequest;
 use crate::chain::sent::ConfirmedTx;
@@ -61,8 +61,7 @@ impl Chain {
 
     async fn rules_of_funding(&self, op: &ChannelOp, amount: Amount) -> Vec<String> {
         let contract = self.0.settings.channel_manager;
-        let limit: Option<U256> =
-            self.view(contract, ChannelDepositBugbountyLimitCall, At::Latest).await.ok();
+        let limit: Option<U256> = self.view(contract, contracts::deposit_limit(), At::Latest).await.ok();
         let holds = match self.pinned().await {
             Ok(pinned) => self.tokens(pinned.token).await.ok(),
             Err(_) => None,

@@ -2,16 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ethers_contract::EthEvent;
 use ethers_core::types::{H160, H256, Log, U64, U256};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::chain::Chain;
 use crate::chain::error::ChainError;
-use crate::chain::microraiden::contracts::{
-    ChannelCloseRequestedFilter, ChannelCreatedFilter, ChannelSettledFilter, ChannelToppedUpFilter,
-    ChannelWithdrawFilter,
-};
+use crate::chain::microraiden::contracts::ChannelEvent;
 use crate::chain::rpc::{At, LogFilter, TxReceipt};
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
@@ -145,9 +141,9 @@ impl Chain {
     ) -> bool {
         let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
         let (event, open_block, amount) = match *op {
-            ChannelOp::Open { deposit, .. } => (ChannelCreatedFilter::signature(), None, deposit),
+            ChannelOp::Open { deposit, .. } => (ChannelEvent::Created.topic(), None, deposit),
             ChannelOp::TopUp { channel, added } => {
-                (ChannelToppedUpFilter::signature(), Some(channel.open_block), added)
+                (ChannelEvent::ToppedUp.topic(), Some(channel.open_block), added)
             }
             ChannelOp::CloseTogether { .. } | ChannelOp::CloseAlone { .. } | ChannelOp::Settle { .. } => {
                 return false;
@@ -188,13 +184,7 @@ impl Chain {
     }
 
     fn filter(&self, from: u64, to: u64) -> LogFilter {
-        let events = vec![
-            ChannelCreatedFilter::signature(),
-            ChannelToppedUpFilter::signature(),
-            ChannelCloseRequestedFilter::signature(),
-            ChannelSettledFilter::signature(),
-            ChannelWithdrawFilter::signature(),
-        ];
+        let events = ChannelEvent::ALL.map(ChannelEvent::topic).to_vec();
         LogFilter {
             address: self.0.settings.channel_manager.into(),
             from_block: U64::from(from),
@@ -219,7 +209,7 @@ impl Chain {
             let without = "an event of the channel contract without receiver or block";
             let id = channel_of(log).ok_or_else(|| odd(without))?;
             events.ids.insert(id);
-            if log.topics.first() == Some(&ChannelSettledFilter::signature()) {
+            if log.topics.first() == Some(&ChannelEvent::Settled.topic()) {
                 let total = amount_of(log).ok_or_else(|| odd("a settlement without a total"))?;
                 events.settled.insert(id, total);
             }
@@ -231,7 +221,7 @@ impl Chain {
 /// The channel of an event. `ChannelCreated` does not contain the open block, which is the log's own block.
 fn channel_of(log: &Log) -> Option<ChannelId> {
     let receiver = Address::from(H160::from(*log.topics.get(2)?));
-    let open_block = if log.topics.first() == Some(&ChannelCreatedFilter::signature()) {
+    let open_block = if log.topics.first() == Some(&ChannelEvent::Created.topic()) {
         u32::try_from(log.block_number?.as_u64()).ok()?
     } else {
         u32::from_be_bytes(log.topics.get(3)?.0[28..].try_into().ok()?)

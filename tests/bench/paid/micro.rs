@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ethers_core::types::{H256, RecoveryMessage};
-use ethers_signers::LocalWallet;
 use http::HeaderMap;
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
+use tollpass::devnet::accounts::DevWallet;
 use tollpass::payments::journal::Journal;
 use tollpass::protocol::channel::{Channel, ChannelDraft};
 use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, host_name};
@@ -32,14 +32,14 @@ const BATCH: u32 = 50;
 /// in microseconds.
 pub fn report() -> anyhow::Result<f64> {
     println!("{:<44} {:>11}", "one part of a payment, on one thread", "median");
-    let wallet = LocalWallet::from_bytes(&KEY)?;
-    show("sign, k256 (through ethers-signers)", || wallet.sign_hash(H256(black_box(DIGEST))));
+    let wallet = DevWallet::new(&KEY).context("no key")?;
+    show("sign, k256", || wallet.sign(H256(black_box(DIGEST))));
     let curve = Secp256k1::new();
     let key = SecretKey::from_byte_array(KEY)?;
     let message = Message::from_digest(DIGEST);
     let sign = show("sign, libsecp256k1", || curve.sign_ecdsa_recoverable(black_box(message), &key));
 
-    let signed = wallet.sign_hash(H256(DIGEST))?;
+    let signed = wallet.sign(H256(DIGEST)).context("no signature")?;
     show("recover, k256 (through ethers-core)", || {
         signed.recover(RecoveryMessage::Hash(black_box(H256(DIGEST))))
     });

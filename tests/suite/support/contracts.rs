@@ -4,10 +4,10 @@ use ethers_core::abi::Token;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{Bytes, H160, H256, TransactionReceipt, TransactionRequest, U64, U256};
 use ethers_core::utils::keccak256;
-use ethers_signers::{LocalWallet, Signer as _};
 use jsonrpsee::core::client::Error as RpcError;
 use jsonrpsee::rpc_params;
 use serde_json::json;
+use tollpass::devnet::accounts::DevWallet;
 use tollpass::devnet::contracts;
 use tollpass::devnet::contracts::Compiled;
 use tollpass::devnet::deploy::{Deployed, Options, deploy, fund};
@@ -24,8 +24,8 @@ const POLLS: usize = 3_000;
 pub struct Stage<'a> {
     pub network: &'a Network,
     pub deployed: Deployed,
-    pub sender: LocalWallet,
-    pub receiver: LocalWallet,
+    pub sender: DevWallet,
+    pub receiver: DevWallet,
 }
 
 impl<'a> Stage<'a> {
@@ -52,7 +52,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Signs and submits a call; returns the transaction's hash.
-    pub async fn submit(&self, from: &LocalWallet, to: H160, data: Bytes) -> H256 {
+    pub async fn submit(&self, from: &DevWallet, to: H160, data: Bytes) -> H256 {
         let nonce: U256 = self
             .network
             .request("eth_getTransactionCount", rpc_params![from.address(), "pending"])
@@ -63,7 +63,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The signed call.
-    pub async fn sign(&self, from: &LocalWallet, to: H160, data: Bytes, nonce: U256) -> Bytes {
+    pub async fn sign(&self, from: &DevWallet, to: H160, data: Bytes, nonce: U256) -> Bytes {
         let transaction: TypedTransaction = TransactionRequest::new()
             .to(to)
             .data(data)
@@ -72,7 +72,7 @@ impl<'a> Stage<'a> {
             .gas_price(4_000_000_000u64)
             .chain_id(31337u64)
             .into();
-        let signature = from.sign_transaction_sync(&transaction).unwrap();
+        let signature = from.sign_transaction(&transaction, 31337).unwrap();
         transaction.rlp_signed(&signature)
     }
 
@@ -90,20 +90,20 @@ impl<'a> Stage<'a> {
     }
 
     /// Runs a call in a transaction and returns its receipt, whatever its status.
-    pub async fn run(&self, from: &LocalWallet, to: H160, data: Bytes) -> TransactionReceipt {
+    pub async fn run(&self, from: &DevWallet, to: H160, data: Bytes) -> TransactionReceipt {
         let hash = self.submit(from, to, data).await;
         self.receipt(hash).await
     }
 
     /// Runs a call that must succeed.
-    pub async fn succeed(&self, from: &LocalWallet, to: H160, data: Bytes) -> TransactionReceipt {
+    pub async fn succeed(&self, from: &DevWallet, to: H160, data: Bytes) -> TransactionReceipt {
         let receipt = self.run(from, to, data).await;
         assert_eq!(receipt.status, Some(U64::one()), "on {}", self.network.name);
         receipt
     }
 
     /// Checks that a call reverts without a reason, first with eth_call and then in a transaction.
-    pub async fn refuse(&self, what: &str, from: &LocalWallet, to: H160, data: Bytes) {
+    pub async fn refuse(&self, what: &str, from: &DevWallet, to: H160, data: Bytes) {
         match self.view(from.address(), to, data.clone()).await {
             Err(RpcError::Call(error)) => {
                 assert_eq!(error.code(), 3, "{what} on {}: {error}", self.network.name);
@@ -170,7 +170,7 @@ impl<'a> Stage<'a> {
 
     fn signed(
         &self,
-        signer: &LocalWallet,
+        signer: &DevWallet,
         schema: &str,
         message: &str,
         party: H160,
@@ -182,7 +182,7 @@ impl<'a> Stage<'a> {
         let values =
             [message.as_bytes(), &party.0, &open_block.to_be_bytes(), &wide[8..], &self.manager().0].concat();
         let digest = keccak256([keccak256(schema), keccak256(values)].concat());
-        signer.sign_hash(H256(digest)).unwrap().to_vec().into()
+        signer.sign(H256(digest)).unwrap().to_vec().into()
     }
 }
 
@@ -197,8 +197,8 @@ pub fn call(contract: &Compiled, name: &str, arguments: &[Token]) -> Bytes {
 }
 
 /// The wallet whose key is this byte 32 times.
-pub fn wallet(byte: u8) -> LocalWallet {
-    LocalWallet::from_bytes(&[byte; 32]).unwrap()
+pub fn wallet(byte: u8) -> DevWallet {
+    DevWallet::new(&[byte; 32]).unwrap()
 }
 
 /// This many whole tokens, in base units.
