@@ -12,11 +12,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
-use ethers_core::types::U256;
 use ethers_core::utils::hex;
 use rustls::ServerConfig;
 
 use super::output::announce;
+use super::rehearsal;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
 use crate::config::Config;
@@ -37,15 +37,21 @@ Everything runs on this machine, with worthless tokens, in a new directory below
 system's temporary directory that is deleted at the end. Once all is running, the demo
 prints what to type, and this line for scripts:
 
-  ready proxy=ADDRESS origin=URL rpc=URL secure=URL";
+  ready proxy=ADDRESS origin=URL rpc=URL secure=URL
+
+To rehearse with your own key and configuration, let the demo give it play money, and run
+your own proxy beside it:
+
+  tollpass init --pay localhost --pay 127.0.0.1
+  tollpass demo --fund ADDRESS";
 
 /// Run a local demo: chain, seller, funded wallet and proxy
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct DemoArgs {
-    /// Port of the proxy; 0 for any free one
-    #[arg(long, default_value_t = 8402)]
-    pub port: u16,
+    /// Port of the proxy, 0 for any free one; by default 8402, or with --fund any free one
+    #[arg(long)]
+    pub port: Option<u16>,
     /// Port of the seller; 0 for any free one
     #[arg(long, default_value_t = 8403)]
     pub origin_port: u16,
@@ -61,6 +67,15 @@ pub struct DemoArgs {
     /// Time between blocks, such as 2s; if omitted, each transaction gets a block at once
     #[arg(long, value_parser = humantime::parse_duration)]
     pub block_time: Option<Duration>,
+    /// Also give play money to this address, of your own `tollpass init`; repeatable
+    #[arg(long, value_name = "ADDRESS")]
+    pub fund: Vec<Address>,
+}
+
+impl DemoArgs {
+    fn proxy_port(&self) -> u16 {
+        self.port.unwrap_or(if self.fund.is_empty() { DEFAULT_PORT } else { 0 })
+    }
 }
 
 /// How often the seller polls the chain.
@@ -69,10 +84,10 @@ const SELLER_POLL_INTERVAL: Duration = Duration::from_millis(200);
 const SELLERS_DIRECTORY: &str = "seller";
 /// The seller's price for one request.
 const PRICE: u64 = 1000;
-/// The wallet's balance of the token for x402, in base units: a thousand.
-const DOLLARS: u64 = 1_000_000_000;
-/// The wallet's ether for fees, in wei: one ether.
-const ETHER: u64 = 1_000_000_000_000_000_000;
+/// The port of the proxy.
+const DEFAULT_PORT: u16 = 8402;
+/// The script that sets the variables for a rehearsal, in the demo's directory.
+const REHEARSAL: &str = "rehearsal.sh";
 
 /// Runs the demo until a signal ends it.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
@@ -104,8 +119,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     })?;
 
     let (key, wallet) = new_key()?;
-    let tokens = [(deployed.token, Amount::from(ETHER)), (dollar, Amount::from(DOLLARS))];
-    deploy::fund(&devchain.url(), wallet.address(), U256::from(ETHER), &tokens).await?;
+    for account in args.fund.iter().copied().chain([wallet.address()]) {
+        rehearsal::fund(&devchain, (&deployed, dollar), account).await?;
+    }
     // Until here, transactions were mined instantly.
     devchain.set_block_time(args.block_time);
     write_private(&directory.path().join("key"), &hex::encode(key))?;
@@ -115,12 +131,21 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let app = App::build(config, None, shutdown.clone()).await.map_err(|error| match error {
         // The message of the error itself names an option of `serve`.
         StartError::Listen { source, .. } => {
-            anyhow::Error::new(source).context(port_taken("proxy", args.port, "--port"))
+            anyhow::Error::new(source).context(port_taken("proxy", args.proxy_port(), "--port"))
         }
         other => other.into(),
     })?;
 
     announce(what_to_type(app.address(), &seller, directory.path()));
+    if !args.fund.is_empty() {
+        let script = directory.path().join(REHEARSAL);
+        let sellers_ca = directory.path().join(SELLERS_DIRECTORY).join("ca.pem");
+        let variables = rehearsal::variables(&devchain, (&deployed, dollar), directory.path(), &sellers_ca);
+        write_private(&script, &variables)?;
+        let paid = format!("{}/paid", seller.secure_url().unwrap_or_default());
+        let urls = (&*paid, &*x402_url(&seller));
+        announce(rehearsal::what_to_type(&args.fund, (&program_name(), &script), urls));
+    }
     let secure = seller.secure_url().unwrap_or_default();
     announce(format_args!(
         "ready proxy={} origin={} rpc={} secure={secure}\n",
@@ -196,7 +221,7 @@ fn configuration(
     (deployed, dollar): (&Deployed, Address),
     seller: &Origin,
 ) -> String {
-    let (port, origin_port) = (args.port, seller.address().port());
+    let (port, origin_port) = (args.proxy_port(), seller.address().port());
     let secure_port = seller.secure_address().map_or(args.secure_port, |address| address.port());
     let (rpc, contract) = (devchain.url(), deployed.channel_manager);
     let start_block = deployed.start_block;
@@ -251,9 +276,18 @@ insufficient_confirmations = {{ action = "retry", every = "250ms", times = 240, 
     )
 }
 
+fn x402_url(seller: &Origin) -> String {
+    format!("http://localhost:{}{X402_PATH}", seller.address().port())
+}
+
+/// As it was called.
+fn program_name() -> String {
+    std::env::args().next().unwrap_or_else(|| "tollpass".to_owned())
+}
+
 fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String {
     let origin = seller.url();
-    let program = std::env::args().next().unwrap_or_else(|| "tollpass".to_owned());
+    let program = program_name();
     let state = directory.join("state");
     format!(
         "A development chain, a seller, and the proxy with a wallet of play money. In another terminal:\n\
@@ -264,7 +298,7 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String 
          through the proxy: 200; the first request opens a channel, later ones pay from it\n  \
          curl -i -x http://{proxy} --cacert {ca} {secure}/paid\n      \
          the same over HTTPS, which the proxy intercepts with its own certificate\n  \
-         curl -i -x http://{proxy} http://localhost:{port}{X402_PATH}\n      \
+         curl -i -x http://{proxy} {x402}\n      \
          x402: 200; the seller settles a signed transfer of another token\n  \
          {program} channels --state-dir {state}\n      \
          deposits and promised totals\n  \
@@ -273,7 +307,7 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String 
          \n\
          The configuration is {config}. Ctrl-C stops everything. Payments appear below.\n",
         secure = seller.secure_url().unwrap_or_default(),
-        port = seller.address().port(),
+        x402 = x402_url(seller),
         ca = state.join("ca.pem").display(),
         state = state.display(),
         config = directory.join("proxy.toml").display(),

@@ -29,6 +29,8 @@ mod output;
 pub mod pending;
 mod process;
 mod progress;
+#[cfg(feature = "demo")]
+mod rehearsal;
 pub mod reload;
 pub mod report;
 pub mod resume;

@@ -1,6 +1,6 @@
 //! `tollpass demo`, from the ready line to the end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use jsonrpsee::core::client::ClientT;
 use jsonrpsee::http_client::HttpClient;
 use jsonrpsee::rpc_params;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
-use super::{only_channel, run, text};
+use super::{only_channel, run, run_with, text};
 use crate::support::curl::curl;
-use crate::support::payer::{PATIENCE, program, terminate};
+use crate::support::payer::{PATIENCE, Program, program, terminate};
 use crate::support::raw::soon;
 
 /// How long the demo may take to exit.
@@ -222,4 +222,65 @@ async fn a_port_that_is_taken_is_named() {
         assert!(!ran.errors.contains("--listen"), "{ran:?}");
         assert_eq!(ran.errors.matches("Address already in use").count(), 1, "{ran:?}");
     }
+}
+
+#[tokio::test]
+async fn a_configuration_of_ones_own_is_rehearsed_with_play_money() {
+    let home = tempfile::tempdir().unwrap();
+    let (config, password) = (home.path().join("proxy.toml"), [("TOLLPASS_WALLET_PASSWORD", "swordfish")]);
+    let directory = text(home.path());
+    let made =
+        run_with(&["init", "--dir", directory, "--pay", "localhost", "--pay", "127.0.0.1"], &password).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let address = made.out.lines().find_map(|line| line.strip_prefix("Your address: ")).unwrap();
+    let other = format!("0x{}", "5".repeat(40));
+    let demo = Demo::start(&["--fund", address, "--fund", &other]).await;
+    assert!(demo.told.contains(&format!("{address} and {other} have play money")), "{}", demo.told);
+
+    // The script does what the demo says.
+    let script = demo.told.lines().find_map(|line| line.strip_prefix("  . ")).unwrap();
+    let set = Command::new("sh").env_clear().args(["-c", ". \"$1\"; env", "sh", script]).output().await;
+    let set = String::from_utf8(set.unwrap().stdout).unwrap();
+    let variables: Vec<_> = set
+        .lines()
+        .filter(|line| line.starts_with("TOLLPASS_"))
+        .map(|line| line.split_once('=').unwrap())
+        .chain(password)
+        .collect();
+    let state = variables.iter().find(|(name, _)| *name == "TOLLPASS_STATE_DIR").unwrap().1;
+    assert!(demo.state_dir.parent() == Path::new(state).parent(), "{state} ends with the demo");
+    let mut command = program(["serve", "--listen", "127.0.0.1:0", "--config", text(&config)]);
+    command.envs(variables.iter().copied());
+    let served = Program::start(command).await;
+
+    let port = demo.origin.rsplit_once(':').unwrap().1;
+    let ca = Path::new(state).join("ca.pem");
+    let secure = format!("https://{}/paid", demo.secure);
+    for words in [
+        &[&*format!("http://localhost:{port}/x402")][..],
+        &[&*format!("http://{}/paid", demo.origin)],
+        &["--cacert", text(&ca), &secure],
+    ] {
+        let got = curl(Some(served.address), words).await.got;
+        assert_eq!(got.status, StatusCode::OK, "{words:?}: {got:?}");
+        assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
+    }
+    // Its own budget counts both tokens.
+    let paid = async || {
+        let ledger = run_with(&["ledger", "--json", "--config", text(&config)], &variables).await;
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&ledger.out).unwrap();
+        rows.iter().filter(|row| row["state"] == "paid").count()
+    };
+    soon("the rows of the ledger", async { while paid().await < 3 {} }).await;
+    let budget = run_with(&["budget", "--config", text(&config)], &variables).await;
+    assert!(budget.code == 0 && budget.out.contains("daily"), "{budget:?}");
+    served.stop().await;
+
+    // Each funded account has what it needs.
+    let client = HttpClient::builder().build(format!("http://{}", demo.rpc)).unwrap();
+    let wei: String = client.request("eth_getBalance", rpc_params![&other, "latest"]).await.unwrap();
+    assert_eq!(u64::from_str_radix(wei.trim_start_matches("0x"), 16), Ok(1_000_000_000_000_000_000));
+    demo.end().await;
+    let refused = run(&["demo", "--fund", "0x12"]).await;
+    refused.expect_failure(&["--fund", "0x12"]);
 }
