@@ -595,9 +595,12 @@ impl Engine {
 
     /// The next effect, if that is [`Effect::Persist`].
     pub fn poll_persist(&mut self) -> Option<(Seq, Vec<Record>)> {
-        match self.effects.pop_front_if(|effect| matches!(effect, Effect::Persist(..)))? {
+        match self.effects.pop_front()? {
             Effect::Persist(seq, records) => Some((seq, records)),
-            _ => None,
+            other => {
+                self.effects.push_front(other);
+                None
+            }
         }
     }
 

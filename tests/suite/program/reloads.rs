@@ -404,9 +404,10 @@ async fn sighup_reloads_without_a_terminal_and_stops_it_drained_if_that_is_close
     command.arg(scene.alice.config_path()).stdin(terminal).env("XDG_RUNTIME_DIR", "none");
     scene.serving = Program::start(command).await;
     assert_eq!(scene.buy().await.status, StatusCode::OK);
+    let before = scene.fair.origin.payments();
     scene.fair.origin.hold_answers();
     let paying = tokio::spawn(ask(scene.serving.address, scene.paid()));
-    soon("the payment", scene.fair.origin.await_payments(3)).await;
+    soon("the payment", scene.fair.origin.await_payments(before + 1)).await;
     drop(controller);
     soon("the end of accepting", async {
         while tokio::net::TcpStream::connect(scene.serving.address).await.is_ok() {}
