@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import venv
 from pathlib import Path
 
@@ -85,9 +86,11 @@ class Stranger:
         ]:
             out = self.tollpass("run --", *command)
             expect(Path(command[0]).name, out.startswith(PAID), out)
-        rows = [line.split() for line in self.tollpass("ledger").splitlines()]
-        paid = sum("paid" in row for row in rows)
-        expect("ledger", paid == 4, rows)
+        # Rows of payments from a channel are written a little later.
+        until, rows = time.monotonic() + PATIENCE, []
+        while sum("paid" in row for row in rows) < 4 and time.monotonic() < until:
+            rows = [line.split() for line in self.tollpass("ledger").splitlines()]
+        expect("ledger", sum("paid" in row for row in rows) == 4, rows)
         print(self.tollpass("status"))
 
     def tollpass(self, arguments, *command):
