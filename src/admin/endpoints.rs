@@ -81,6 +81,9 @@ pub struct RunRequest {
     pub budget: Option<String>,
     /// For how long, in milliseconds.
     pub lasts_ms: Option<u64>,
+    /// Whether its requests reach only what those of other machines do.
+    #[serde(default)]
+    pub is_confined: bool,
 }
 
 /// A run that was opened.

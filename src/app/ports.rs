@@ -135,11 +135,13 @@ impl Served<'_> {
         let assets = payments.approvals().assets();
         let budget = request.budget.map(|text| Config::run_budget(&text, &assets)).transpose();
         let budget = budget.map_err(RunRefused::Budget)?;
+        let is_confined = request.is_confined;
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
         let acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let (address, shutdown) = (acceptor.address(), shutdown.part());
         let account = payments.open_run(terms, root, parent);
-        let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
+        let settings =
+            proxy::ProxySettings { run: Some(Arc::clone(&account)), is_confined, ..self.settings.clone() };
         let service = self.proxy(address, (None, None), since);
         shutdown.spawn_watchful(proxy::serve(acceptor, service, settings, shutdown.clone()));
         Ok(RunPort { address, account, shutdown })

@@ -120,6 +120,8 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("tollpass ca export --out ca.pem", "the certificate"),
         ],
     ),
+    #[cfg(feature = "mcp")]
+    ("mcp", &[("tollpass mcp --budget \"1 USDC\"", "the command of a server in the agent's configuration")]),
     (
         "healthcheck",
         &[

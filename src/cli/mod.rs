@@ -25,6 +25,8 @@ pub mod init;
 pub mod inspect;
 pub mod ledger;
 pub mod man;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 mod output;
 pub mod pending;
 mod process;
@@ -139,6 +141,9 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
+    /// Offer paid fetching to an agent, as an MCP server on standard input and output
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::McpArgs),
     /// Ask a proxy on this machine whether it serves, or is ready to pay
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Validate the configuration, wallet, node and contract
@@ -160,6 +165,8 @@ impl Command {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,tollpass::paid=info,tollpass::payments=info,tollpass::proxy::pay=info",
             Self::Serve(_) => app::DEFAULT_FILTER,
+            #[cfg(feature = "mcp")]
+            Self::Mcp(_) => "warn",
             Self::Run(_)
             | Self::Report(_)
             | Self::Env(_)
@@ -194,6 +201,8 @@ impl Command {
         match self {
             #[cfg(feature = "demo")]
             Self::Demo(_) => false,
+            #[cfg(feature = "mcp")]
+            Self::Mcp(_) => false,
             Self::Pending(_)
             | Self::Approve(_)
             | Self::Deny(_)
@@ -298,6 +307,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => wait_for(resume::run(args)),
         Command::Reload(args) => wait_for(reload::run(args)),
         Command::Ca(args) => wait_for(async move { ca::run(&args).await }),
+        #[cfg(feature = "mcp")]
+        Command::Mcp(args) => wait_for(mcp::run(args)),
         Command::Healthcheck(args) => wait_for(healthcheck::run(args)),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Example(args) => example::run(args),

@@ -88,6 +88,10 @@ pub(crate) struct BehindRouteToken;
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteClient;
 
+/// The client is on this machine, and only public and allowed addresses are in its reach nevertheless.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confined;
+
 /// The client requested another target, which has changed since.
 #[derive(Clone, Debug)]
 pub struct RequestedAuthority {

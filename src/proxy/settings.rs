@@ -35,6 +35,8 @@ pub struct ProxySettings {
     pub idle: IdleConnections,
     /// The run that the port belongs to.
     pub run: Option<Arc<RunAccount>>,
+    /// Whether the requests of its clients reach only what those of other machines do.
+    pub is_confined: bool,
     /// TLS towards clients, if the port speaks it.
     pub server_tls: Option<ServerTls>,
 }
@@ -52,6 +54,7 @@ impl Default for ProxySettings {
             connect_ports: PortSet::default(),
             idle: IdleConnections::default(),
             run: None,
+            is_confined: false,
             server_tls: None,
         }
     }

@@ -233,7 +233,9 @@ fn names_say_what_they_mean() {
         let modules = source.name.split(['/', '.']);
         assert!(!modules.into_iter().any(|module| VAGUE.contains(&module)), "{}", source.name);
         for line in source.code.lines() {
-            assert!(!line.contains("fn get_"), "{}: {line}", source.name);
+            // A trait of a dependency wants one.
+            let is_wanted = line.contains("fn get_info(&self) -> ServerConfig");
+            assert!(is_wanted || !line.contains("fn get_"), "{}: {line}", source.name);
             assert!(!line.contains("allow(dead_code)"), "{}: {line}", source.name);
             assert!(!line.contains("unsafe "), "{}: {line}", source.name);
             for vague in VAGUE {

@@ -15,6 +15,8 @@ mod examples;
 mod holds;
 mod logs;
 mod manners;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod metrics;
 mod mistakes;
 mod probes;

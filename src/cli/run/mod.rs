@@ -124,7 +124,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     args.client.user(&config, (Ipv4Addr::LOCALHOST, 0).into())?;
     // Longer than any command can run.
     let lasts_ms = args.lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    let request = RunRequest { budget: args.budget.clone(), lasts_ms };
+    let request = RunRequest { budget: args.budget.clone(), lasts_ms, is_confined: false };
     let proxy = Proxy::find_or_start(config.clone(), &request).await?;
     let user = args.client.user(&config, proxy.address())?;
     let trust = trust::files(&config, proxy.running().await.as_ref(), |name| std::env::var_os(name))?;

@@ -32,6 +32,8 @@ pub(super) enum UnknownRun {
 #[derive(Debug)]
 pub(crate) struct ClientConnection {
     pub(crate) client: SocketAddr,
+    /// Whether its requests reach only what those of other machines do.
+    pub(crate) is_confined: bool,
     /// The address that the client connected to.
     server: Option<SocketAddr>,
     /// The client's socket, once it has been looked up.
@@ -43,7 +45,12 @@ pub(crate) struct ClientConnection {
 impl ClientConnection {
     /// The connection from `client` to `server`, if that is known.
     pub(crate) fn new(client: SocketAddr, server: Option<SocketAddr>) -> Self {
-        Self { client, server, socket: OnceCell::new(), run: OnceCell::new() }
+        Self { client, is_confined: false, server, socket: OnceCell::new(), run: OnceCell::new() }
+    }
+
+    /// The same, to a port whose requests reach only what those of other machines do, if `is_confined` is true.
+    pub(crate) fn confined(self, is_confined: bool) -> Self {
+        Self { is_confined, ..self }
     }
 
     /// The same, to the port of a run.

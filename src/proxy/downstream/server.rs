@@ -28,7 +28,7 @@ use crate::error_chain::with_causes;
 use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::client_warnings::{ClientWarnings, warn_of_client};
 use crate::proxy::descriptors::is_exhausted;
-use crate::proxy::extensions::{Arrival, RemoteClient};
+use crate::proxy::extensions::{Arrival, Confined, RemoteClient};
 use crate::proxy::message::body::Body;
 use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
 use crate::proxy::message::target;
@@ -103,7 +103,8 @@ where
                 let permit = ConnectionPermit { shutdown: shutdown.clone(), counted };
                 let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
                 let connection = ClientConnection::new(peer, stream.local_addr().ok());
-                let connection = Arc::new(connection.of_run(settings.run.clone()));
+                let connection =
+                    Arc::new(connection.of_run(settings.run.clone()).confined(settings.is_confined));
                 let arrival = Arrival { connection, request: 0 };
                 let service = ConnectionService { service: service.clone(), permit, arrival };
                 let span = debug_span!("connection", id, %peer);
@@ -429,6 +430,9 @@ where
         }
         if self.arrival.is_remote() {
             request.extensions_mut().insert(RemoteClient);
+        }
+        if self.arrival.connection.is_confined {
+            request.extensions_mut().insert(Confined);
         }
         self.service.clone().oneshot(request)
     }

@@ -24,7 +24,7 @@ use crate::protocol::ReasonCode;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
-use crate::proxy::extensions::{Arrival, RemoteClient, RequestClient};
+use crate::proxy::extensions::{Arrival, Confined, RemoteClient, RequestClient};
 use crate::proxy::message::body::Body;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::settings::ProxySettings;
@@ -180,6 +180,9 @@ where
             request.extensions_mut().insert(arrival.next());
             if arrival.is_remote() {
                 request.extensions_mut().insert(RemoteClient);
+            }
+            if arrival.connection.is_confined {
+                request.extensions_mut().insert(Confined);
             }
         }
         if let Some(client) = &self.authenticated {

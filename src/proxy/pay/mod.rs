@@ -37,7 +37,7 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header}
 use tower::{Layer, Service};
 
 use super::downstream::client_io::ConnectionId;
-use super::extensions::{Arrival, RemoteClient, RequestClient};
+use super::extensions::{Arrival, Confined, RemoteClient, RequestClient};
 use super::handling::RequestName;
 use super::message::{headers, target};
 use super::replay;
@@ -324,6 +324,9 @@ where
     let extensions = std::mem::take(&mut head.extensions);
     if extensions.get::<RemoteClient>().is_some() {
         head.extensions.insert(RemoteClient);
+    }
+    if extensions.get::<Confined>().is_some() {
+        head.extensions.insert(Confined);
     }
     let (first, kept) = keep(body, &shared.replay);
     let name_for_operator =

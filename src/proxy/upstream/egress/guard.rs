@@ -8,12 +8,12 @@ use http::Request;
 
 use crate::hosts::address_rules::{AddressRules, ProhibitedAddress};
 use crate::proxy::descriptors::is_exhausted;
-use crate::proxy::extensions::{LoopbackOnly, RemoteClient};
+use crate::proxy::extensions::{Confined, LoopbackOnly, RemoteClient};
 
 /// Which addresses a request may reach. Connections are shared only among requests with the same reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reach {
-    /// Whether the client is on another machine.
+    /// Whether the client is on another machine, or confined as if it were.
     is_remote: bool,
     /// Whether an unencrypted connection may only lead to this machine, because of a payment.
     is_loopback_only: bool,
@@ -23,7 +23,8 @@ impl Reach {
     /// The reach of a client's request, or of one of our own.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         Self {
-            is_remote: request.extensions().get::<RemoteClient>().is_some(),
+            is_remote: request.extensions().get::<RemoteClient>().is_some()
+                || request.extensions().get::<Confined>().is_some(),
             is_loopback_only: request.extensions().get::<LoopbackOnly>().is_some(),
         }
     }
