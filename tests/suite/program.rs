@@ -15,7 +15,6 @@ mod examples;
 mod holds;
 mod logs;
 mod manners;
-#[cfg(feature = "mcp")]
 mod mcp;
 mod metrics;
 mod mistakes;
