@@ -25,6 +25,8 @@ use crate::support::wire::{Got, Wire, ask};
 const NO_BUDGET: &str = "# no budget\n";
 const LAPTOP: &str = "a-token-of-the-laptop";
 const OTHER: &str = "another-token-of-the-laptop";
+/// Begins a command in a session of its own, in which SIGHUP is not ignored: under `nohup`, the tests inherit that.
+const HEARS_HANG_UP: [&str; 2] = ["--default-signal=HUP", "setsid"];
 
 fn budget(keys: &str) -> String {
     format!("[[budget]]\nname = \"all\"\nwallet = true\n{keys}\n")
@@ -36,8 +38,8 @@ fn basic(token: &str) -> String {
 
 /// The program without a terminal: whoever runs the tests may have one.
 fn detached(arguments: &[&str]) -> Command {
-    let mut command = Command::new("setsid");
-    command.arg(env!("CARGO_BIN_EXE_tollpass")).args(arguments).stdin(Stdio::null());
+    let mut command = Command::new("env");
+    command.args(HEARS_HANG_UP).arg(env!("CARGO_BIN_EXE_tollpass")).args(arguments).stdin(Stdio::null());
     command
         .env("XDG_RUNTIME_DIR", "none")
         .env("XDG_CONFIG_HOME", "/dev/null")
@@ -399,8 +401,8 @@ async fn sighup_reloads_without_a_terminal_and_stops_it_drained_if_that_is_close
     unlockpt(&controller).unwrap();
     let name = ptsname(&controller, Vec::new()).unwrap();
     let terminal = File::options().read(true).write(true).open(Path::new(name.to_str().unwrap())).unwrap();
-    let mut command = Command::new("setsid");
-    command.args(["--ctty", env!("CARGO_BIN_EXE_tollpass"), "serve", "--config"]);
+    let mut command = Command::new("env");
+    command.args(HEARS_HANG_UP).args(["--ctty", env!("CARGO_BIN_EXE_tollpass"), "serve", "--config"]);
     command.arg(scene.alice.config_path()).stdin(terminal).env("XDG_RUNTIME_DIR", "none");
     scene.serving = Program::start(command).await;
     assert_eq!(scene.buy().await.status, StatusCode::OK);
