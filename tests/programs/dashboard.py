@@ -377,11 +377,13 @@ class Tab:
         """Waits until the page is like that; how it changes is up to it, so it is asked again with each frame."""
         code = f"""new Promise((done) => {{
             const began = performance.now()
-            const look = () => ({condition}) ? done(true) : performance.now() - began > {PATIENCE * 500} ? done(false) : setTimeout(look, 5)
+            // Before the page is there, nothing on it is.
+            const holds = () => {{ try {{ return {condition} }} catch {{ return false }} }}
+            const look = () => holds() ? done(true) : performance.now() - began > {PATIENCE * 500} ? done(false) : setTimeout(look, 5)
             look()
         }})"""
         try:
-            holds = self.run(f"Boolean({condition})") or self.run(code)
+            holds = self.run(code)
         except SystemExit:
             # The page was just left for another one.
             holds = self.run(code)
