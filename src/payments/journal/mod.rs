@@ -1,8 +1,8 @@
 //! The journal: a SQLite file that preserves promises and pending transactions across a crash.
 //!
 //! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes hexadecimal
-//! text. Every write is one durable transaction (write-ahead log, synchronous = FULL), except that rows of the ledger and
-//! what became of authorizations become durable with the next write, or half a second later.
+//! text. Every write is one durable transaction (write-ahead log, synchronous = FULL), except that rows of the ledger
+//! become durable with the next write, and what became of authorizations with that or half a second later.
 
 mod allowances;
 mod approvals;

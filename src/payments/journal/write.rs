@@ -64,9 +64,26 @@ impl Journal {
     }
 
     fn try_write(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
-        let is_durable = !records.iter().all(can_be_late);
+        if !records.iter().all(can_be_late) {
+            // An error may have left it at less.
+            self.connection.pragma_update(None, "synchronous", "FULL")?;
+            self.commit(account, records)?;
+            self.has_unsynced = false;
+            return Ok(());
+        }
         // Transactions become durable in order: the next durable one includes this one.
-        self.connection.pragma_update(None, "synchronous", if is_durable { "FULL" } else { "NORMAL" })?;
+        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let committed = self.commit(account, records);
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        committed?;
+        self.has_unsynced = true;
+        if let Some(ledger) = &self.ledger {
+            ledger.ask_for_sync();
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         for record in records {
             match record {
@@ -176,9 +193,7 @@ impl Journal {
                 }
             }
         }
-        transaction.commit()?;
-        self.has_unsynced = !is_durable;
-        Ok(())
+        transaction.commit()
     }
 }
 

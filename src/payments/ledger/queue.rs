@@ -54,6 +54,8 @@ struct WaitingEvents {
     sure: Vec<PaymentEvent>,
     /// Settled channels with their final totals.
     settled: BTreeMap<ChannelId, Amount>,
+    /// Whether the journal is to be synced, although there may be no events.
+    is_sync_due: bool,
     /// For each channel with a dropped event, the highest total of these.
     lost: BTreeMap<ChannelId, Amount>,
 }
@@ -81,7 +83,8 @@ impl EventBatch {
 
 impl WaitingEvents {
     fn is_due(&self) -> bool {
-        !self.ended.is_empty()
+        self.is_sync_due
+            || !self.ended.is_empty()
             || !self.sure.is_empty()
             || !self.settled.is_empty()
             || !self.lost.is_empty()
@@ -194,6 +197,12 @@ impl LedgerQueue {
         }
     }
 
+    /// The journal is to be synced when events would be written next.
+    pub(super) fn ask_for_sync(&self) {
+        lock(&self.waiting).is_sync_due = true;
+        self.filled.notify_one();
+    }
+
     /// Whether the next write to the journal must come after the rows: it may forget a settled channel.
     pub(in crate::payments) fn has_settled(&self) -> bool {
         !lock(&self.waiting).settled.is_empty()
@@ -219,6 +228,7 @@ impl LedgerQueue {
     /// Takes events for one transaction. A settlement comes after all payments that ended before it.
     pub(super) fn take(&self) -> EventBatch {
         let mut waiting = lock(&self.waiting);
+        waiting.is_sync_due = false;
         let mut batch = EventBatch { events: std::mem::take(&mut waiting.sure), ..EventBatch::default() };
         let count = waiting.ended.len().min(MAX_BATCH);
         batch.events.extend(waiting.ended.drain(..count));

@@ -144,6 +144,11 @@ impl LedgerWriter {
         self.unchecked = channels;
     }
 
+    /// Something was committed that a power failure could take back: after a while, the journal is to be synced.
+    pub(in crate::payments) fn ask_for_sync(&self) {
+        self.queue.ask_for_sync();
+    }
+
     /// Whether the row of a settlement waits.
     pub(in crate::payments) fn has_settled(&self) -> bool {
         self.queue.has_settled()
