@@ -167,8 +167,9 @@ impl Engine {
         Reopens(reopens): Reopens,
         now: Instant,
     ) {
-        if self.is_frozen {
-            return self.refuse(id, Refusal::Frozen, now);
+        let allowed = self.purchases.get(&id).map_or(Ok(()), |purchase| self.check_allowed(&purchase.limit));
+        if let Err(refusal) = allowed {
+            return self.refuse(id, refusal, now);
         }
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let hooks = &purchase.limit.hooks;

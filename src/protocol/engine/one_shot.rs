@@ -383,8 +383,7 @@ impl Engine {
             }
             Reply::Unclear => return self.repeat_one_shot(id, now),
             // What the response says of the payment counts nevertheless.
-            Reply::Later if self.is_frozen => return Err(Refusal::Frozen),
-            Reply::Later => {}
+            Reply::Later => self.check_allowed(&purchase.limit)?,
         }
         if offer.terms() != purchase.terms {
             return Err(Refusal::SecondPrice { price: purchase.price().amount });
@@ -402,9 +401,8 @@ impl Engine {
     /// # Errors
     /// The outcome stays unclear: the retries or the time are used up.
     fn repeat_one_shot(&mut self, id: PurchaseId, now: Instant) -> Result<(), Refusal> {
-        if self.is_frozen {
-            return Err(Refusal::Frozen);
-        }
+        let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
+        self.check_allowed(&purchase.limit)?;
         let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
         let pause = match purchase.retries {
             0 => Duration::ZERO,
@@ -436,9 +434,8 @@ impl Engine {
         complaint: Complaint,
         now: Instant,
     ) -> Result<(), Refusal> {
-        if self.is_frozen {
-            return Err(Refusal::Frozen);
-        }
+        let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
+        self.check_allowed(&purchase.limit)?;
         let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
         let Some(Retry::Retry { every, times, within }) = purchase.limit.hooks.retry(complaint) else {
             return Err(Refusal::HookAborts { complaint });

@@ -152,8 +152,14 @@ fn a_client_that_is_gone_gets_no_further_payment() {
             })
         };
         assert_eq!(gone(&effects, queued), is_removed, "{effects:?}");
-        // The one in flight ends as it would.
-        world.when(Input::Answer(first, Outcome::Accepted));
+        // The one in flight ends as it would, but is not presented again.
+        let effects = world.rejected(first, complain(Complaint::InsufficientConfirmations, None));
+        assert!(matches!(effects[..], [Effect::Consult(..)]), "{effects:?}");
+        let effects = world.when(Input::Consulted(first, Some(Decision::Pay)));
+        assert_eq!(gone(&effects, first), is_removed, "{effects:?}");
+        if !is_removed {
+            world.when(Input::Withdraw(first));
+        }
         let effects = world.when(Input::Consulted(asked, Some(Decision::Pay)));
         assert_eq!(gone(&effects, asked), is_removed, "{effects:?}");
         let (next, effects) = world.demand(ask(10));
