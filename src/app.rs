@@ -380,6 +380,7 @@ impl App {
             payments: paying.as_ref().map(|paying| paying.payments.clone()),
             is_dry_run: dry_run.is_some(),
             is_counting,
+            has_route_token: token.is_some(),
             readiness: readiness.clone(),
             access_log,
             ca: ca.clone(),

@@ -1,6 +1,7 @@
 //! The log on standard error or in a file, as text or JSON. `TOLLPASS_LOG` filters it, for example `TOLLPASS_LOG=debug` or
-//! `TOLLPASS_LOG=warn,tollpass::chain=trace`; or the configuration does, also while the program runs. A level without a target is for tollpass: libraries log at `info` at most,
-//! unless a directive names them, such as `debug,h2=debug`.
+//! `TOLLPASS_LOG=warn,tollpass::chain=trace`; without the variable, the configuration does, also while the program runs. A
+//! level without a target is for tollpass: libraries log at `info` at most, unless a directive names them, such as
+//! `debug,h2=debug`.
 //!
 //! The log is best effort. A separate thread writes the lines, so a slow, stuck or closed reader never delays or ends
 //! the task that logs. Lines that do not fit in the queue or cannot be written are dropped and counted.
@@ -78,37 +79,46 @@ pub struct LogOutput {
 
 /// A valid filter.
 #[derive(Debug)]
-pub struct LogLevels(EnvFilter);
+pub struct LogLevels {
+    filter: EnvFilter,
+    is_overridden: bool,
+}
 
 impl LogLevels {
     /// The filter of the environment, else this one of the configuration, else the default.
     ///
     /// # Errors
-    /// The one that applies is invalid.
+    /// One of them is invalid.
     pub fn new(configured: Option<&str>, default: &str) -> Result<Self, TelemetryError> {
         let variable = match std::env::var(FILTER_VARIABLE) {
             Ok(text) => Some(text).filter(|text| !text.trim().is_empty()),
             Err(std::env::VarError::NotPresent) => None,
             Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
         };
-        match variable {
-            Some(text) => filter(&text, default, FILTER_VARIABLE),
-            None => filter(configured.unwrap_or_default(), default, FILTER_KEY),
-        }
-        .map(Self)
+        let configured = filter(configured.unwrap_or_default(), default, FILTER_KEY)?;
+        Ok(match variable {
+            Some(text) => Self { filter: filter(&text, default, FILTER_VARIABLE)?, is_overridden: true },
+            None => Self { filter: configured, is_overridden: false },
+        })
+    }
+
+    /// Whether the variable says what to log, whatever the configuration says.
+    #[must_use]
+    pub fn is_overridden(&self) -> bool {
+        self.is_overridden
     }
 
     /// Filters the log of this process from now on, if it is started.
     pub fn apply(self) {
         if let Some(replace) = REPLACE.get() {
-            replace(self.0);
+            replace(self.filter);
         }
     }
 }
 
 /// Starts the log of this process, once. `default_filter` applies if no other one is set.
 pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Result<Log, TelemetryError> {
-    let LogLevels(filter) = LogLevels::new(output.filter.as_deref(), default_filter)?;
+    let LogLevels { filter, .. } = LogLevels::new(output.filter.as_deref(), default_filter)?;
     let report = |lost| {
         tracing::warn!(lost, "log lines were lost so far: nothing read them, or the disk was full");
     };

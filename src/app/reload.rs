@@ -21,7 +21,7 @@ use crate::proxy::authenticator::Authenticator;
 use crate::proxy::frontend::Readiness;
 use crate::proxy::rulebook::{CurrentRules, Rulebook};
 use crate::shutdown::Shutdown;
-use crate::telemetry::LogLevels;
+use crate::telemetry::{FILTER_VARIABLE, LogLevels};
 
 /// The log filter of `tollpass serve` if nothing else says what to log.
 pub const DEFAULT_FILTER: &str = "info";
@@ -53,6 +53,8 @@ pub(super) struct Reloader {
     pub is_dry_run: bool,
     /// Whether requests are counted for the metrics.
     pub is_counting: bool,
+    /// Whether the paths of routes have a token.
+    pub has_route_token: bool,
     pub readiness: Readiness,
     pub access_log: AccessLogLayer,
     pub ca: SharedCa,
@@ -124,6 +126,13 @@ impl Reloader {
         if rules.authenticator.is_some() && !self.is_counting {
             warnings.push("requests are counted in the metrics only after a restart".to_owned());
         }
+        if rules.authenticator.is_some() && !self.has_route_token && !config.routes.is_empty() {
+            warnings
+                .push("the paths of routes need a token only after a restart, which changes them".to_owned());
+        }
+        if filter.is_overridden() && changed.iter().any(|key| key == "log.filter") {
+            warnings.push(format!("{FILTER_VARIABLE} overrides log.filter: unset it and restart"));
+        }
         if let Some(payments) = &self.payments {
             payments.set_policy(Arc::clone(&rules.policy), Arc::clone(&config.assets));
         }
@@ -189,12 +198,14 @@ fn in_part(error: &ConfigError) -> String {
     format!("it is valid after a restart only, because other keys have changed that need one: {error}")
 }
 
-/// Warnings about budgets that count in another unit than before.
+/// Warnings about budgets that count in another way than before, and so anew.
 fn begun_anew<'a>(before: &'a Policy, now: &'a Policy) -> impl Iterator<Item = String> + use<'a> {
     let changed = |budget: &&Arc<Budget>| {
         let same = before.budgets.iter().find(|earlier| earlier.name == budget.name);
-        same.is_some_and(|earlier| earlier.tag != budget.tag)
+        same.is_some_and(|earlier| (&earlier.tag, earlier.scope.each) != (&budget.tag, budget.scope.each))
     };
-    let warn = |name: &str| format!("the budget {name} counts in another unit now, in which it begins at 0");
+    let warn = |name: &str| {
+        format!("the budget {name} counts in another way now (its unit, or `each`), and begins at 0")
+    };
     now.budgets.iter().filter(changed).map(move |budget| warn(&budget.name))
 }
