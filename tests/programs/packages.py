@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 PATIENCE = 180
@@ -145,14 +146,22 @@ class Proxy:
         self.process = subprocess.Popen(
             self.command, stdout=subprocess.PIPE, text=True, env=os.environ | {"TOLLPASS_LOG_FORMAT": "json"}
         )
+        deadline = threading.Timer(PATIENCE, self.process.kill)
+        deadline.start()
         line = self.process.stdout.readline()
+        deadline.cancel()
         if not line.startswith("listening on "):
+            self.process.kill()
             raise SystemExit(f"the proxy does not listen: {line}")
         return self
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(timeout=PATIENCE)
+        try:
+            self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
     def handled(self):
         """How requests were handled, by the host."""

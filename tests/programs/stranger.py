@@ -3,8 +3,8 @@
 
 stranger.py --wheel WHEEL [--newer-node NODE]
 
-Every option of tollpass that it uses stands in README.md. As root, it has a network of its own, so that the ports are
-those of README.md; otherwise these must be free. Everything listens on loopback, and ends with this script."""
+Every option of tollpass that it uses stands in README.md. As root, where the system allows that, it has a network of its
+own, so that the ports are those of README.md; otherwise these must be free. Everything listens on loopback, and ends with this script."""
 
 import argparse
 import fcntl
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--newer-node", default="node")
     parser.add_argument("--isolated", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if os.geteuid() == 0 and not options.isolated:
+    if os.geteuid() == 0 and not options.isolated and can_isolate():
         os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv, "--isolated"])
     if options.isolated:
         set_up_loopback()
@@ -58,9 +58,13 @@ class Stranger:
         try:
             self.to_the_ledger()
         finally:
-            for process in reversed(self.running):
+            for process in self.running:
                 process.terminate()
-                process.wait(timeout=PATIENCE)
+            for process in self.running:
+                try:
+                    process.wait(timeout=PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
     def to_the_ledger(self):
         self.do([str(self.scripts / "pip"), "install", "-q", "--no-index", "--disable-pip-version-check", str(self.options.wheel)])
@@ -111,15 +115,24 @@ class Stranger:
         log = tempfile.TemporaryFile("w+")
         process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True)
         self.running.append(process)
+        deadline = threading.Timer(PATIENCE, process.kill)
+        deadline.start()
         told = ""
         for line in process.stdout:
             told += line
             if line.startswith(start):
+                deadline.cancel()
                 # What it prints later must not block it.
                 threading.Thread(target=process.stdout.read, daemon=True).start()
                 return told
+        deadline.cancel()
         log.seek(0)
         raise SystemExit(f"{command} ended: {told}\n{log.read()}")
+
+
+def can_isolate():
+    """Whether this machine lets us have a network of our own; most containers do not."""
+    return subprocess.run(["unshare", "--net", "true"], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def known(arguments):

@@ -19,11 +19,11 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import time
 import urllib.parse
 import urllib.request
@@ -173,6 +173,8 @@ def main():
     parser.add_argument("--payer", choices=["reference", "patient"], default="reference")
     parser.add_argument("--only", help="the names of some faults")
     options = parser.parse_args()
+    # Ends the children, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     with tempfile.TemporaryDirectory(prefix="tollpass-x402-") as directory:
         Check(options, Path(directory)).run()
 
