@@ -362,7 +362,6 @@ impl App {
                     channels: paying.channels.clone(),
                     readiness: readiness.clone(),
                     tokens: watched_tokens(&config)?,
-                    assets: Arc::clone(&config.assets),
                     state_dir: config.state_dir.clone(),
                 });
                 Some(DashboardEndpoint::new(access, Arc::new(source), shutdown.clone()))

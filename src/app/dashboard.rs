@@ -30,15 +30,14 @@ pub(super) struct Dashboard(Arc<DashboardState>);
 pub(super) struct DashboardParts {
     pub channels: Channels,
     pub readiness: Readiness,
-    /// The tokens whose balances are known to nodes.
+    /// The tokens whose balances are known to nodes. Of the start, like the nodes: that of a token which a reloaded rule allows
+    /// is watched after a restart only.
     pub tokens: WatchedTokens,
-    pub assets: Arc<[KnownAsset]>,
     pub state_dir: PathBuf,
 }
 
 struct DashboardState {
     channels: Channels,
-    assets: Arc<[KnownAsset]>,
     state_dir: PathBuf,
     snapshots: Snapshots,
     /// What the ledger adds up to, as far as it was read.
@@ -50,13 +49,13 @@ struct DashboardState {
 impl Dashboard {
     /// Must be called on the main thread's runtime.
     pub(super) fn new(parts: DashboardParts) -> Self {
-        let DashboardParts { channels, readiness, tokens, assets, state_dir } = parts;
+        let DashboardParts { channels, readiness, tokens, state_dir } = parts;
         let runtime = Handle::current();
         let balances = WalletBalances::new(channels.payments().clone(), tokens, runtime.clone());
         let payments = channels.payments().clone();
-        let snapshots = Snapshots { payments, readiness, assets: Arc::clone(&assets), balances };
+        let snapshots = Snapshots { payments, readiness, balances };
         let sums = Mutex::default();
-        Self(Arc::new(DashboardState { channels, assets, state_dir, snapshots, sums, runtime }))
+        Self(Arc::new(DashboardState { channels, state_dir, snapshots, sums, runtime }))
     }
 }
 
@@ -69,14 +68,14 @@ impl DashboardSource for Dashboard {
             "refused" => Box::pin(async { Ok(snapshot::refused()) }),
             "ledger" => match history::LedgerQuery::parse(query) {
                 Ok(query) => Box::pin(
-                    state.with_ledger(move |reader, state| history::rows(reader, &query, &state.assets)),
+                    state.with_ledger(move |reader, state| history::rows(reader, &query, &state.assets())),
                 ),
                 Err(invalid) => Box::pin(std::future::ready(Err(invalid))),
             },
             "history" => {
                 let days = history::days(query);
                 Box::pin(state.with_ledger(move |reader, state| {
-                    history::sums(reader, &state.sums, days, &state.assets)
+                    history::sums(reader, &state.sums, days, &state.assets())
                 }))
             }
             _ => Box::pin(std::future::ready(Err(DashboardError::Unknown))),
@@ -92,7 +91,7 @@ impl DashboardSource for Dashboard {
         // In a task of its own: the page may be closed, but a transaction must be followed to its end.
         let done = state.runtime.spawn({
             let state = Arc::clone(state);
-            async move { changes::apply(&state.channels, &state.assets, change).await }
+            async move { changes::apply(&state.channels, change).await }
         });
         Box::pin(async move {
             done.await.unwrap_or_else(|_| Err(DashboardError::Failed("tollpass is shutting down".to_owned())))
@@ -101,18 +100,23 @@ impl DashboardSource for Dashboard {
 
     fn news(&self) -> Box<dyn DashboardNews> {
         let state = &self.0;
-        Box::new(Watcher::new(state.snapshots.clone(), state.state_dir.clone(), Arc::clone(&state.assets)))
+        Box::new(Watcher::new(state.snapshots.clone(), state.state_dir.clone()))
     }
 }
 
 impl DashboardState {
+    /// The tokens with symbols and decimals, as last reloaded.
+    fn assets(&self) -> Arc<[KnownAsset]> {
+        self.channels.payments().approvals().assets()
+    }
+
     /// The channels, with their amounts as people read them.
     async fn list(&self) -> Result<Value, DashboardError> {
         let payments = self.channels.payments();
         let listing = payments.list().await;
         let listing =
             listing.ok_or_else(|| DashboardError::Failed("tollpass is shutting down".to_owned()))?;
-        let asset = changes::channel_asset(payments, &self.assets);
+        let asset = changes::channel_asset(payments);
         let channels = listing.channels.iter().map(|channel| {
             json!({
                 "id": channel.id().to_string(),

@@ -83,7 +83,7 @@ def main():
 def worth_seeing(config):
     """The demo's configuration, with budgets, and an entry that asks."""
     asking = '[[pay]]\nhost = "localhost"\nmax_price = 10000\nask_above = 1\n\n[[pay]]'
-    budgets = '\n[[budget]]\nname = "everything"\nwallet = true\nper_day = 20000\npayments = 100\n'
+    budgets = '\n[[budget]]\nname = "everything"\nwallet = true\nper_day = 50000\npayments = 100\n'
     return config.replace("[[pay]]", asking, 1) + budgets
 
 
@@ -98,6 +98,7 @@ class Check:
         self.approval_lets_through(page)
         self.hostile_page(page)
         self.channels(page)
+        self.keeps_up(page)
         self.refusals(page)
         self.freezes(page)
         self.looks(page)
@@ -199,6 +200,22 @@ class Check:
         page.until('!document.querySelector("#dialog").open')
         self.ok("a channel is topped up once its plan was shown")
 
+    def keeps_up(self, page):
+        """Payments come faster than the history and the channels wait before they look again."""
+        shown = {"history": 'document.querySelectorAll("#view td[data-label=Claim]").length',
+                 "channels": 'document.querySelector("#view section dl")?.textContent'}
+        for view, what in shown.items():
+            page.go(view)
+            page.until(what)
+            page.settle()
+            before, begun = page.run(what), time.monotonic()
+            while page.run(what) == before:
+                if time.monotonic() - begun > 5:
+                    raise SystemExit(f"{view} waits until no payment comes")
+                self.fetch()
+                time.sleep(0.1)
+        self.ok("the history and the channels follow while payments keep coming")
+
     def refusals(self, page):
         page.go("history?show=refused")
         page.until('document.querySelector("#view").textContent.includes("approval-denied")')
@@ -206,6 +223,35 @@ class Check:
         page.run('document.querySelector("#view input[type=search]").dispatchEvent(new Event("input"))')
         page.until('location.hash.includes("text=no+such+thing")')
         page.until('!document.querySelector("#view").textContent.includes("approval-denied")')
+        page.until('document.querySelector("#view").textContent.includes("No payment is like that.")')
+        # As if the proxy had not searched the whole ledger yet.
+        page.run("""{
+            const real = window.fetch
+            window.fetch = async (url, options) => {
+                if (!url.includes("api/ledger")) return real(url, options)
+                window.fetch = real
+                return new Response(JSON.stringify({rows: [], next: "1.1"}))
+            }
+        }""")
+        page.click("Paid")
+        page.until('document.querySelector("#view").textContent.includes("None among the newest payments; show more to search on.")')
+        page.click("Show more")
+        page.until('document.querySelector("#view").textContent.includes("No payment is like that.")')
+        is_told = '[...document.querySelectorAll("#view p.hint")].some((it) => !it.hidden && it.textContent.startsWith("Older payments are not"))'
+        if page.run(is_told):
+            raise SystemExit("the charts have all payments, and say otherwise")
+        page.run("""{
+            const real = window.fetch
+            window.fetch = async (url, options) => {
+                if (!url.includes("api/history")) return real(url, options)
+                window.fetch = real
+                return new Response(JSON.stringify({...await (await real(url, options)).json(), is_cut: true}))
+            }
+            const range = document.querySelector("#view select")
+            range.value = "90"
+            range.dispatchEvent(new Event("change"))
+        }""")
+        page.until(is_told)
         self.ok("the history has what was refused, and its filters are in the address")
 
     def freezes(self, page):

@@ -84,13 +84,9 @@ fn of<T: DeserializeOwned>(wanted: Value) -> Result<T, DashboardError> {
 }
 
 /// Does it.
-pub(super) async fn apply(
-    channels: &Channels,
-    assets: &[KnownAsset],
-    change: DashboardChange,
-) -> Result<Value, DashboardError> {
+pub(super) async fn apply(channels: &Channels, change: DashboardChange) -> Result<Value, DashboardError> {
     let payments = channels.payments();
-    let asset = channel_asset(payments, assets);
+    let asset = channel_asset(payments);
     match change {
         DashboardChange::Decide(PaymentDecision { id, approve: true, always_for_s: Some(seconds) }) => {
             let decided = payments.approve_always(id, Duration::from_secs(seconds)).await;
@@ -131,9 +127,10 @@ fn failed(error: impl std::error::Error) -> DashboardError {
 /// The token of channels, as the page shows its amounts.
 pub(super) struct ChannelAsset(Option<KnownAsset>);
 
-/// The token of channels, once it is known.
-pub(super) fn channel_asset(payments: &Payments, assets: &[KnownAsset]) -> ChannelAsset {
+/// The token of channels, once it is known, with the symbol and decimals that were last reloaded.
+pub(super) fn channel_asset(payments: &Payments) -> ChannelAsset {
     let token = payments.known_asset(&AssetId::ChannelToken);
+    let assets = payments.approvals().assets();
     ChannelAsset(assets.iter().find(|known| known.asset == token).cloned())
 }
 

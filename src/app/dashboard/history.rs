@@ -1,6 +1,6 @@
 //! What the dashboard shows of the ledger: its rows, the newest first, and what they add up to by day and host.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use crate::app::amounts::{number, shown_amount};
 use crate::mutex::lock;
 use crate::payments::journal::{JournalError, LedgerPlace, LedgerReader, LedgerSums};
-use crate::payments::ledger::{DAY, LedgerRow, LedgerState, LedgerSum, OnChainUse, SignedAmount};
+use crate::payments::ledger::{DAY, LedgerRow, LedgerState, LedgerSum, OnChainUse, SignedAmount, SumKey};
+use crate::protocol::AssetId;
 use crate::protocol::policy::KnownAsset;
-use crate::protocol::{Amount, AssetId};
 use crate::proxy::frontend::DashboardError;
 
 /// How many payments one response has, at most.
 const MOST_ROWS: usize = 50;
-/// How many rows one request looks at, at most; the page asks for more from there on.
+/// How many payments one request looks at, at most; the page asks for more from there on.
 const MOST_SEARCHED: usize = 20_000;
 /// How many hosts have bars of their own.
 const MOST_HOSTS: usize = 12;
@@ -103,7 +103,7 @@ pub(super) fn rows(
     query: &LedgerQuery,
     assets: &[KnownAsset],
 ) -> Result<Value, JournalError> {
-    let (mut found, mut seen, mut searched, mut next) = (Vec::new(), HashSet::new(), 0, None);
+    let (mut found, mut searched, mut next) = (Vec::new(), 0, None);
     reader.newest_first(query.before, |place, one| {
         if found.len() == MOST_ROWS || searched == MOST_SEARCHED {
             // Before the row after this one.
@@ -111,7 +111,7 @@ pub(super) fn rows(
             return ControlFlow::Break(());
         }
         searched += 1;
-        if seen.insert(one.payment) && query.selects(&one) {
+        if query.selects(&one) {
             found.push(row(&one, assets));
         }
         ControlFlow::Continue(())
@@ -146,10 +146,39 @@ pub(super) fn row(row: &LedgerRow, assets: &[KnownAsset]) -> Value {
 }
 
 /// What was paid in one asset.
-struct AssetHistory {
-    total: LedgerSum,
+struct AssetHistory<'a> {
+    total: PaidSum,
     days: Vec<LedgerSum>,
-    hosts: BTreeMap<String, LedgerSum>,
+    hosts: BTreeMap<&'a str, PaidSum>,
+}
+
+/// What was paid in the time of a chart, and ever.
+#[derive(Default)]
+struct PaidSum {
+    shown: LedgerSum,
+    /// Tells what is unclear: the row that ends it may be of another day than the one that began it.
+    ever: LedgerSum,
+}
+
+impl PaidSum {
+    fn add(&mut self, sum: &LedgerSum, is_shown: bool) {
+        self.ever.merge(sum);
+        if is_shown {
+            self.shown.merge(sum);
+        }
+    }
+
+    fn is_shown(&self) -> bool {
+        self.shown != LedgerSum::default()
+    }
+
+    /// What sellers may have taken, or may still take; `None` if that is nothing.
+    fn unclear(&self) -> Option<SignedAmount> {
+        let LedgerSum { in_flight, in_doubt, unknown, .. } = self.ever;
+        let unclear = in_flight.plus(in_doubt).plus(unknown);
+        let (amount, is_negative) = unclear.parts();
+        (!is_negative && !amount.is_zero()).then_some(unclear)
+    }
 }
 
 /// What was paid on each of the last days and to each host, by asset. Adds to `sums` what is new in the ledger.
@@ -163,85 +192,87 @@ pub(super) fn sums(
     reader.add_up(&mut sums)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let today = u64::try_from(now).unwrap_or_default() / DAY;
+    Ok(charts(sums.all(), (today, days), assets))
+}
+
+/// The charts of so many days up to `today`.
+fn charts(sums: &BTreeMap<SumKey, LedgerSum>, (today, days): (u64, u64), assets: &[KnownAsset]) -> Value {
     let first = today.saturating_sub(days.saturating_sub(1));
     let length = usize::try_from(days).unwrap_or_default();
-    let mut by_asset: BTreeMap<(&str, &str), AssetHistory> = BTreeMap::new();
-    for (key, sum) in sums.all().iter().filter(|(key, _)| !key.token.is_empty() && key.day >= first) {
+    let mut by_asset: BTreeMap<(&str, &str), AssetHistory<'_>> = BTreeMap::new();
+    for (key, sum) in sums.iter().filter(|(key, _)| !key.token.is_empty()) {
         let history = by_asset.entry((&key.network, &key.token)).or_insert_with(|| AssetHistory {
-            total: LedgerSum::default(),
+            total: PaidSum::default(),
             days: vec![LedgerSum::default(); length],
             hosts: BTreeMap::new(),
         });
-        history.total.merge(sum);
-        let day = usize::try_from(key.day - first).ok().and_then(|day| history.days.get_mut(day));
+        let day = key.day.checked_sub(first);
+        history.total.add(sum, day.is_some());
+        history.hosts.entry(&key.host).or_default().add(sum, day.is_some());
+        let day = day.and_then(|day| history.days.get_mut(usize::try_from(day).ok()?));
         if let Some(day) = day {
             day.merge(sum);
         }
-        history.hosts.entry(key.host.clone()).or_default().merge(sum);
     }
+    by_asset.retain(|_, history| history.total.is_shown());
     let mut shown: Vec<(u64, Value)> = by_asset
         .into_iter()
         .map(|((network, token), history)| {
-            (history.total.payments, asset(history, (network, token), first, assets))
+            (history.total.shown.payments, asset(history, (network, token), first, assets))
         })
         .collect();
     shown.sort_by_key(|(payments, _)| std::cmp::Reverse(*payments));
     let shown: Vec<Value> = shown.into_iter().map(|(_, asset)| asset).collect();
-    Ok(json!({ "days": days, "assets": shown }))
+    // Too many sums lose their day, the oldest first.
+    let is_cut = sums.keys().any(|key| key.day == 0 && !key.token.is_empty());
+    json!({ "days": days, "assets": shown, "is_cut": is_cut })
 }
 
-fn asset(history: AssetHistory, (network, token): (&str, &str), first: u64, assets: &[KnownAsset]) -> Value {
+fn asset(
+    history: AssetHistory<'_>,
+    (network, token): (&str, &str),
+    first: u64,
+    assets: &[KnownAsset],
+) -> Value {
     let id = AssetId::token(network, token);
     let known = assets.iter().find(|known| known.asset == id);
     let decimals = known.map_or(0, |known| known.decimals);
     let show = |amount| shown_amount(amount, network, token, assets);
-    let bar = |sum: &LedgerSum| {
-        let unclear = sum.total().plus(minus(sum.paid));
-        let (amount, is_negative) = sum.paid.parts();
-        json!({
-            "value": if is_negative { 0.0 } else { number(amount, decimals) },
-            "shown": show(sum.paid),
-            "payments": sum.payments,
-            // Absent if there is nothing unclear.
-            "unclear": Some(unclear).filter(|unclear| *unclear != SignedAmount::default()).map(show),
-        })
-    };
-    let with = |mut bar: Value, name: &str, value: Value| {
-        bar[name] = value;
-        bar
-    };
-    let days = (first..).zip(&history.days).map(|(day, sum)| with(bar(sum), "at", (day * DAY).into()));
-    let mut hosts: Vec<(&String, &LedgerSum)> = history.hosts.iter().collect();
     let paid = |sum: &LedgerSum| match sum.paid.parts() {
         (_, true) => 0.0,
         (amount, false) => number(amount, decimals),
     };
-    hosts.sort_by(|(_, one), (_, other)| paid(other).total_cmp(&paid(one)));
+    let bar =
+        |sum: &LedgerSum| json!({ "value": paid(sum), "shown": show(sum.paid), "payments": sum.payments });
+    let with = |mut bar: Value, name: &str, value: Value| {
+        bar[name] = value;
+        bar
+    };
+    // Null if there is nothing unclear.
+    let with_unclear = |sum: &PaidSum| with(bar(&sum.shown), "unclear", sum.unclear().map(show).into());
+    let days = (first..).zip(&history.days).map(|(day, sum)| with(bar(sum), "at", (day * DAY).into()));
+    let mut hosts: Vec<(&str, PaidSum)> =
+        history.hosts.into_iter().filter(|(_, sum)| sum.is_shown()).collect();
+    hosts.sort_by(|(_, one), (_, other)| paid(&other.shown).total_cmp(&paid(&one.shown)));
     let others = hosts.split_off(hosts.len().min(MOST_HOSTS));
     let mut rest = LedgerSum::default();
-    others.iter().for_each(|(_, sum)| rest.merge(sum));
-    let hosts = hosts.into_iter().map(|(host, sum)| with(bar(sum), "host", host.as_str().into()));
+    others.iter().for_each(|(_, sum)| rest.merge(&sum.shown));
+    let hosts = hosts.iter().map(|(host, sum)| with(with_unclear(sum), "host", (*host).into()));
     json!({
         "symbol": known.map_or(token, |known| &known.symbol),
         "network": network,
         "token": token,
-        "total": bar(&history.total),
+        "total": with_unclear(&history.total),
         "days": days.collect::<Vec<_>>(),
         "hosts": hosts.collect::<Vec<_>>(),
         "others": (!others.is_empty()).then(|| with(bar(&rest), "hosts", others.len().into())),
     })
 }
 
-fn minus(amount: SignedAmount) -> SignedAmount {
-    match amount.parts() {
-        (amount, false) => SignedAmount::difference(Amount::ZERO, amount),
-        (amount, true) => amount.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Amount;
 
     #[test]
     fn a_query_has_filters_and_a_place() {
@@ -255,5 +286,56 @@ mod tests {
             assert!(matches!(LedgerQuery::parse(wrong), Err(DashboardError::Invalid(_))), "{wrong}");
         }
         assert_eq!([days(""), days("days=7"), days("days=0"), days("days=99999")], [30, 7, 1, 366]);
+    }
+
+    fn summed(day: u64, host: &str, sum: LedgerSum) -> (SumKey, LedgerSum) {
+        let (network, token, host) = ("eip155:1".to_owned(), "0xabc".to_owned(), host.to_owned());
+        (SumKey { day, network, token, host, ..SumKey::default() }, sum)
+    }
+
+    #[test]
+    fn what_is_unclear_is_what_all_days_together_leave() {
+        let (plus, minus) = (SignedAmount::from(Amount::from(5)), "-5".parse().unwrap());
+        let began = LedgerSum { payments: 1, in_doubt: plus, ..LedgerSum::default() };
+        let taken = LedgerSum { in_doubt: minus, paid: plus, ..LedgerSum::default() };
+        let expired = LedgerSum { in_doubt: minus, ..LedgerSum::default() };
+        let sums = BTreeMap::from([
+            summed(90, "ended", began.clone()),
+            summed(99, "ended", taken),
+            summed(99, "open", began.clone()),
+            summed(90, "long ago", began.clone()),
+            summed(98, "expired", began),
+            summed(100, "expired", expired),
+        ]);
+        let of = |days| {
+            let told = charts(&sums, (100, days), &[]);
+            let asset = &told["assets"][0];
+            let hosts = asset["hosts"].as_array().unwrap().iter();
+            let hosts =
+                hosts.map(|host| (host["host"].as_str().unwrap().to_owned(), host["unclear"].clone()));
+            (asset["total"]["unclear"].clone(), hosts.collect::<BTreeMap<_, _>>(), asset["days"].clone())
+        };
+        let unclear = Value::from("5 units");
+        for days in [2, 3, 30] {
+            let (total, hosts, of_days) = of(days);
+            assert_eq!(total, "10 units", "{days} days");
+            assert_eq!(hosts["ended"], Value::Null, "{days} days");
+            assert_eq!(hosts["expired"], Value::Null, "{days} days");
+            assert_eq!(hosts["open"], unclear, "{days} days");
+            assert_eq!(hosts.get("long ago"), (days == 30).then_some(&unclear), "{days} days");
+            assert!(of_days.as_array().unwrap().iter().all(|day| day.get("unclear").is_none()), "{of_days}");
+        }
+        assert_eq!(charts(&sums, (200, 7), &[])["assets"], json!([]), "nothing was paid in this time");
+    }
+
+    #[test]
+    fn the_page_is_told_of_payments_without_a_day() {
+        let paid = LedgerSum { payments: 1, paid: Amount::from(5).into(), ..LedgerSum::default() };
+        let mut sums = BTreeMap::from([summed(100, "a", paid.clone())]);
+        assert_eq!(charts(&sums, (100, 7), &[])["is_cut"], false);
+        sums.extend([summed(0, "a", paid)]);
+        let told = charts(&sums, (100, 7), &[]);
+        assert_eq!(told["is_cut"], true);
+        assert_eq!(told["assets"][0]["total"]["payments"], 1);
     }
 }

@@ -15,7 +15,6 @@ use crate::mutex::lock;
 use crate::payments::LedgerWatch;
 use crate::payments::journal::{JournalError, LedgerHeads, LedgerReader};
 use crate::payments::ledger::LedgerRow;
-use crate::protocol::policy::KnownAsset;
 use crate::proxy::frontend::{DashboardNews, NewsItem};
 
 /// How long to wait between two looks, at least.
@@ -30,7 +29,6 @@ const MOST_ROWS: u32 = 50;
 /// Looks for news.
 pub(super) struct Watcher {
     snapshots: Snapshots,
-    assets: Arc<[KnownAsset]>,
     ledger: Arc<Mutex<Tail>>,
     /// How long to wait before the next look.
     pause: Duration,
@@ -50,23 +48,16 @@ struct Tail {
 }
 
 impl Watcher {
-    pub(super) fn new(snapshots: Snapshots, state_dir: PathBuf, assets: Arc<[KnownAsset]>) -> Self {
+    pub(super) fn new(snapshots: Snapshots, state_dir: PathBuf) -> Self {
         let watch = snapshots.payments.watch_ledger();
         let ledger = Arc::new(Mutex::new(Tail { state_dir, reader: None, seen: None }));
-        Self {
-            snapshots,
-            assets,
-            ledger,
-            pause: Duration::ZERO,
-            sent: None,
-            sent_at: Instant::now(),
-            _watch: watch,
-        }
+        let (pause, sent_at) = (Duration::ZERO, Instant::now());
+        Self { snapshots, ledger, pause, sent: None, sent_at, _watch: watch }
     }
 
     /// The rows since the last look.
     async fn rows(&self) -> Vec<Value> {
-        let (ledger, assets) = (Arc::clone(&self.ledger), Arc::clone(&self.assets));
+        let (ledger, assets) = (Arc::clone(&self.ledger), self.snapshots.payments.approvals().assets());
         let reading = tokio::task::spawn_blocking(move || {
             let rows = lock(&ledger).rows()?;
             Ok::<_, JournalError>(rows.iter().map(|one| row(one, &assets)).collect::<Vec<_>>())

@@ -27,7 +27,6 @@ const MOST: usize = 100;
 pub(super) struct Snapshots {
     pub(super) payments: Payments,
     pub(super) readiness: Readiness,
-    pub(super) assets: Arc<[KnownAsset]>,
     pub(super) balances: WalletBalances,
 }
 
@@ -52,7 +51,8 @@ struct KnownBalances {
 impl Snapshots {
     /// Everything as of now.
     pub(super) fn take(&self) -> Value {
-        let Self { payments, readiness, assets, balances } = self;
+        let Self { payments, readiness, balances } = self;
+        let assets = payments.approvals().assets();
         let report = payments.report();
         let obstacles = readiness.known();
         let obstacles = obstacles.iter().map(|one| json!({ "name": one.name(), "details": one.details() }));
@@ -62,14 +62,14 @@ impl Snapshots {
         let spent: Vec<_> = std::iter::once(of_channels)
             .chain(others)
             .filter(|(_, spent)| *spent != Spending::default())
-            .map(|(asset, spent)| self.spent(asset, &spent))
+            .map(|(asset, spent)| self.spent(asset, &spent, &assets))
             .collect();
         let holds = payments.holds().into_iter().take(MOST).map(|hold| {
             let asset = match (&hold.network, &hold.token) {
                 (Some(network), Some(token)) => AssetId::token(network, token),
                 _ => AssetId::ChannelToken,
             };
-            let shown = shown_price(&Money { amount: hold.amount, asset }, assets);
+            let shown = shown_price(&Money { amount: hold.amount, asset }, &assets);
             json!({ "reason": hold.reason.name(), "shown": shown, "host": hold.host, "until": hold.until })
         });
         json!({
@@ -93,10 +93,10 @@ impl Snapshots {
     }
 
     /// What was paid in one asset since the start.
-    fn spent(&self, asset: AssetId, spent: &Spending) -> Value {
+    fn spent(&self, asset: AssetId, spent: &Spending, assets: &[KnownAsset]) -> Value {
         let asset = self.payments.known_asset(&asset);
         let show = |amount: Amount| match &asset {
-            AssetId::Token(token) => shown_amount(amount.into(), &token.network, &token.token, &self.assets),
+            AssetId::Token(token) => shown_amount(amount.into(), &token.network, &token.token, assets),
             AssetId::ChannelToken => format!("{amount} units"),
         };
         json!({

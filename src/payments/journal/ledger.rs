@@ -1,6 +1,6 @@
 //! Reads the ledger, also while a proxy writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct LedgerPlace {
     pub seq: u64,
 }
 
-/// What all rows add up to, as far as they were read. Reading again adds the new ones.
+/// What all rows add up to, whatever their client and rule, as far as they were read. Reading again adds the new ones.
 #[derive(Debug, Default)]
 pub struct LedgerSums {
     heads: LedgerHeads,
@@ -44,7 +44,8 @@ pub struct LedgerSums {
 }
 
 impl LedgerSums {
-    /// The sums. If there are too many, the oldest have no day, client, rule or host of their own.
+    /// The sums, without client and rule, so that there are fewer. If there are too many, the oldest have no day or host of
+    /// their own.
     #[must_use]
     pub fn all(&self) -> &BTreeMap<SumKey, LedgerSum> {
         &self.sums
@@ -171,7 +172,8 @@ impl LedgerReader {
         read().map_err(|source| self.failed(source))
     }
 
-    /// Calls `each` with the rows before a place, or with all, the newest first, until it breaks.
+    /// Calls `each` with the last row of every payment, the newest first, until it breaks; with a place, only with those
+    /// before it.
     ///
     /// # Errors
     /// As for [`LedgerReader::rows`].
@@ -181,7 +183,13 @@ impl LedgerReader {
         mut each: impl FnMut(LedgerPlace, LedgerRow) -> ControlFlow<()>,
     ) -> Result<(), JournalError> {
         let mut read = || -> rusqlite::Result<()> {
-            for (chain, ..) in heads(&self.connection)?.into_iter().rev() {
+            // All in one transaction: a payment that changes meanwhile would be missing.
+            let transaction = self.connection.unchecked_transaction()?;
+            let mut changed = match before {
+                Some(place) => changed_from(&transaction, place)?,
+                None => HashSet::new(),
+            };
+            for (chain, ..) in heads(&transaction)?.into_iter().rev() {
                 let end = match before {
                     Some(place) if place.chain < chain => continue,
                     Some(place) if place.chain == chain => place.seq,
@@ -191,11 +199,15 @@ impl LedgerReader {
                     "{} WHERE ledger.chain = ?1 AND ledger.seq < ?2 ORDER BY ledger.seq DESC",
                     select_rows(self.version)
                 );
-                let mut rows = self.connection.prepare_cached(&sql)?;
+                let mut rows = transaction.prepare_cached(&sql)?;
                 let mut rows = rows.query((chain, end as i64))?;
                 while let Some(row) = rows.next()? {
                     let row = read_row(row)?.0.modernized();
-                    if each(LedgerPlace { chain, seq: row.seq }, row).is_break() {
+                    let is_last = !changed.contains(&row.payment);
+                    if row.previous.is_some() {
+                        changed.insert(row.payment);
+                    }
+                    if is_last && each(LedgerPlace { chain, seq: row.seq }, row).is_break() {
                         return Ok(());
                     }
                 }
@@ -224,7 +236,7 @@ impl LedgerReader {
             for (chain, ..) in chains {
                 if !heads.contains_key(&chain) {
                     for (key, sum) in read_sums(&transaction, chain)? {
-                        sums.entry(key).or_default().merge(&sum);
+                        sums.entry(key.of_everyone()).or_default().merge(&sum);
                     }
                 }
                 let head = heads.entry(chain).or_default();
@@ -237,7 +249,7 @@ impl LedgerReader {
                 while let Some(row) = rows.next()? {
                     let row = read_row(row)?.0.modernized();
                     *head = row.seq;
-                    sums.entry(SumKey::of(&row)).or_default().add(&row);
+                    sums.entry(SumKey::of(&row).of_everyone()).or_default().add(&row);
                 }
             }
             *sums = limit_sums(std::mem::take(sums));
@@ -341,6 +353,14 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<(i64, u64, u64)>> {
         Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64))
     };
     connection.prepare_cached(sql)?.query_map([], read)?.collect()
+}
+
+/// The payments that have changed by a row at a place or after it, so that no row before it is their last one.
+fn changed_from(connection: &Connection, place: LedgerPlace) -> rusqlite::Result<HashSet<u64>> {
+    // The first row of a payment has no state before, and there are few others.
+    let sql = "SELECT payment FROM ledger WHERE (chain, seq) >= (?1, ?2) AND previous <> ''";
+    let read = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(0)? as u64);
+    connection.prepare_cached(sql)?.query_map((place.chain, place.seq as i64), read)?.collect()
 }
 
 /// The recorded ends of a payer's chain.

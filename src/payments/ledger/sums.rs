@@ -56,6 +56,12 @@ impl SumKey {
             rule: row.parties.rule.clone(),
         }
     }
+
+    /// The key of all clients and rules together.
+    #[must_use]
+    pub(in crate::payments) fn of_everyone(self) -> Self {
+        Self { client: String::new(), rule: String::new(), ..self }
+    }
 }
 
 impl LedgerSum {

@@ -30,7 +30,9 @@ use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Layer, Service};
 
-use super::extensions::{BehindRouteToken, MappedUrl, RemoteClient, RequestClient, RequestedAuthority};
+use super::extensions::{
+    BehindRouteToken, Confined, MappedUrl, RemoteClient, RequestClient, RequestedAuthority,
+};
 use super::handling::Handling;
 use super::message::body::Body;
 use crate::protocol::policy::{HostPattern, ProvenClient};
@@ -50,8 +52,9 @@ pub use route::ReverseRoute;
 use route::ReverseRoutes;
 pub use token::RouteToken;
 
-/// Gives a page of an origin behind a route an origin of its own: with ours, its scripts could use the dashboard. Policies
-/// add up.
+/// Gives a page of an origin behind a route an origin of its own: with ours, its scripts could use the dashboard. Every
+/// response has it, whatever the request tells of its purpose: a browser may show as a page what a script fetched and the
+/// cache has kept. Policies add up.
 const SANDBOX: HeaderValue =
     HeaderValue::from_static("sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts");
 
@@ -222,8 +225,6 @@ struct TakenRoute {
     index: usize,
     /// Whether the path starts with the token.
     is_guarded: bool,
-    /// Whether a browser may show the response as a page, which then must not have the origin of the dashboard.
-    is_page: bool,
 }
 
 impl FrontendPort {
@@ -266,6 +267,9 @@ impl FrontendPort {
 
     /// A request to the proxy itself: a route, otherwise the page.
     fn here(&self, request: &mut Request<Body>, reached_as: ReachedAs) -> Destination {
+        if request.extensions().get::<Confined>().is_some() {
+            return Destination::Local(FrontendRefusal::NoSuchPlace.answer());
+        }
         if request.uri().path() == "*" {
             return Destination::Local(self.server_options(request.method()));
         }
@@ -275,8 +279,7 @@ impl FrontendPort {
         let path = request.uri().path();
         let behind_token = self.token.as_ref().and_then(|token| token.strip(path));
         if let Some((index, route)) = self.routes.find(behind_token.unwrap_or(path)) {
-            let is_page = self.dashboard.is_some() && page::wants_page(request);
-            let taken = TakenRoute { index, is_guarded: behind_token.is_some(), is_page };
+            let taken = TakenRoute { index, is_guarded: behind_token.is_some() };
             return match self.take(route, taken, request, reached_as) {
                 Ok(()) => Destination::Mapped { route: Some(taken), is_upgraded: self.upgrade(request) },
                 Err(refused) => Destination::Local(refused.answer()),
@@ -422,8 +425,11 @@ impl FrontendPort {
         let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
         if let Some((route, taken)) = taken {
             self.whole(route, taken).leave(answer, self.identity.is_tls());
-            if taken.is_page {
-                answer.headers_mut().append(header::CONTENT_SECURITY_POLICY, SANDBOX);
+            if self.dashboard.is_some() {
+                let headers = answer.headers_mut();
+                headers.append(header::CONTENT_SECURITY_POLICY, SANDBOX);
+                // A worker would get the requests of the dashboard, too.
+                headers.remove("service-worker-allowed");
             }
         }
     }

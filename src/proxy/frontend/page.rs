@@ -348,29 +348,6 @@ fn takes_html(request: &Request<Body>) -> bool {
     })
 }
 
-/// Whether a browser may show the response to a request as a page.
-pub(super) fn wants_page(request: &Request<Body>) -> bool {
-    match request.headers().get("sec-fetch-dest") {
-        Some(destination) => {
-            PAGES.iter().any(|page| destination.as_bytes().eq_ignore_ascii_case(page.as_bytes()))
-        }
-        None => takes_html(request),
-    }
-}
-
-/// The destinations of requests whose responses have an origin. <https://www.w3.org/TR/fetch-metadata/>
-const PAGES: [&str; 9] = [
-    "document",
-    "embed",
-    "fencedframe",
-    "frame",
-    "iframe",
-    "object",
-    "serviceworker",
-    "sharedworker",
-    "worker",
-];
-
 /// The SHA-256 fingerprint of a certificate.
 fn fingerprint(der: &[u8]) -> String {
     let pairs: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();

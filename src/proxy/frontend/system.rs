@@ -62,12 +62,13 @@ fn linux(proxy: ReachedProxy<'_>) -> SystemAdvice {
         "gsettings set org.gnome.system.proxy mode auto".to_owned(),
     ]);
     let anchor = "/usr/local/share/ca-certificates/tollpass.crt";
+    let fedora_anchor = "/etc/pki/ca-trust/source/anchors/tollpass.pem";
     let debian = run(&[
         format!("curl -fsS {url}/ca.pem | sudo tee {anchor}"),
         "sudo update-ca-certificates".to_owned(),
     ]);
     let fedora = run(&[
-        format!("curl -fsS {url}/ca.pem | sudo tee /etc/pki/ca-trust/source/anchors/tollpass.pem"),
+        format!("curl -fsS {url}/ca.pem | sudo tee {fedora_anchor}"),
         "sudo update-ca-trust".to_owned(),
     ]);
     let always = vec![say("For browsers, with GNOME; KDE has the same in its network settings:"), set];
@@ -83,7 +84,15 @@ fn linux(proxy: ReachedProxy<'_>) -> SystemAdvice {
     let undo = steps(
         proxy,
         vec![run(&["gsettings set org.gnome.system.proxy mode none".to_owned()])],
-        vec![run(&[format!("sudo rm {anchor}"), "sudo update-ca-certificates --fresh".to_owned()])],
+        vec![
+            say("With Debian or Ubuntu:"),
+            run(&[format!("sudo rm {anchor}"), "sudo update-ca-certificates --fresh".to_owned()]),
+            say("With Fedora or Red Hat:"),
+            run(&[format!("sudo rm {fedora_anchor}"), "sudo update-ca-trust".to_owned()]),
+            say(
+                "From Chrome and Firefox: `tollpass ca trust --system chrome,firefox` prints how to undo it, too.",
+            ),
+        ],
     );
     SystemAdvice { system: "Linux", steps: steps(proxy, always, of_ca), undo }
 }
@@ -105,7 +114,14 @@ fn macos(proxy: ReachedProxy<'_>) -> SystemAdvice {
     let undo = steps(
         proxy,
         vec![run(&["networksetup -setautoproxystate Wi-Fi off".to_owned()])],
-        vec![run(&["security remove-trusted-cert tollpass-ca.pem".to_owned()])],
+        vec![run(&[
+            "security remove-trusted-cert tollpass-ca.pem".to_owned(),
+            // By its fingerprint: other CAs of tollpass may be there.
+            format!(
+                "security delete-certificate -Z \"$(openssl x509 -in tollpass-ca.pem -noout -fingerprint -sha1 | \
+                 sed 's/.*=//' | tr -d :)\" {keychain}"
+            ),
+        ])],
     );
     SystemAdvice { system: "macOS", steps: steps(proxy, always, of_ca), undo }
 }
@@ -203,6 +219,23 @@ mod tests {
                 assert!(!advice.undo.is_empty(), "{text}");
                 assert_eq!(text.contains("/ca."), intercepts, "{text}");
                 assert!(!text.contains("-k ") || text.contains("-k ~/Library"), "{text}");
+                let undo = format!("{:?}", advice.undo);
+                let removed: &[&str] = match advice.system {
+                    "Linux" => &[
+                        "sudo rm /usr/local/share/ca-certificates/tollpass.crt\\nsudo update-ca-certificates",
+                        "sudo rm /etc/pki/ca-trust/source/anchors/tollpass.pem\\nsudo update-ca-trust",
+                        "ca trust --system chrome,firefox",
+                    ],
+                    "macOS" => &[
+                        "remove-trusted-cert",
+                        "delete-certificate",
+                        "~/Library/Keychains/login.keychain-db",
+                    ],
+                    _ => &[],
+                };
+                for what in removed {
+                    assert_eq!(undo.contains(what), intercepts, "{what} is not as it should be in {undo}");
+                }
             }
         }
     }

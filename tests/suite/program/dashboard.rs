@@ -15,7 +15,7 @@ use crate::support::curl::curl;
 use crate::support::fair::{Fair, empty};
 use crate::support::office::Office;
 use crate::support::payer::{Alice, PATIENCE, Program, program};
-use crate::support::raw::soon;
+use crate::support::raw::{RawOrigin, soon};
 use crate::support::wire::{Body, Got, Wire, ask, whole};
 
 /// What can be read.
@@ -448,6 +448,38 @@ async fn channels_are_operated_after_their_plan_was_shown() {
 }
 
 #[tokio::test]
+async fn amounts_follow_the_assets_of_a_reload() {
+    let fair = Fair::open().await;
+    let mut alice = Alice::with(&fair.market, &config(&fair)).await;
+    let proxy = alice.serve(&[]).await;
+    let page = Page::open(&alice, &proxy).await;
+    let mut news = page.listen().await.unwrap();
+    assert_eq!(pay(&fair, &proxy).await, StatusCode::OK);
+    news.until("rows", |rows| rows[0]["amount"] == "10 TOY").await;
+
+    alice.change("symbol = \"TOY\"", "symbol = \"PLAY\"");
+    alice.change("decimals = 2", "decimals = 3");
+    alice.change("1000 TOY", "1000 PLAY");
+    let ran = run(&["reload", "--json", "--config", text(&alice.config_path())]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(told["needs_restart"], json!([]), "{told}");
+    news.until("now", |now| now["spent"][0]["shown"] == "1 PLAY").await;
+    let listed = page.read("channels").await;
+    assert_eq!((&listed["unit"], &listed["channels"][0]["promised"]), (&"PLAY".into(), &"1 PLAY".into()));
+    assert_eq!(page.read("ledger").await["rows"][0]["amount"], "1 PLAY");
+    let asset = &page.read("history").await["assets"][0];
+    assert_eq!((&asset["symbol"], &asset["total"]["value"]), (&"PLAY".into(), &1.0.into()));
+    // What the user types is in the same unit.
+    let id = listed["channels"][0]["id"].as_str().unwrap();
+    let plan = page.change("plan", json!({ "do": "top_up", "channel": id, "added": "0.125" })).await;
+    assert_eq!(plan["text"], format!("lock up 0.125 PLAY more in {id}"));
+    assert_eq!(pay(&fair, &proxy).await, StatusCode::OK);
+    news.until("rows", |rows| rows[0]["amount"] == "1 PLAY").await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn pages_streams_and_requests_are_bounded() {
     let fair = Fair::open().await;
     let limits = "[limits]\ndashboard_sessions = 2\ndashboard_streams = 1\ndashboard_body = 1024\nrefused_requests = 1\n";
@@ -522,28 +554,53 @@ async fn the_token_is_enough_at_a_port_with_tls_and_required_clients() {
     proxy.kill().await;
 }
 
+/// One of its policies gives it another origin.
+fn assert_sandboxed(got: &Got) {
+    let policies = got.headers.get_all("content-security-policy").iter();
+    let policies: Vec<_> = policies.map(|policy| policy.to_str().unwrap()).collect();
+    assert!(policies.iter().any(|policy| policy.starts_with("sandbox")), "{got:?}");
+    assert!(!policies.iter().any(|policy| policy.contains("allow-same-origin")), "{got:?}");
+}
+
 #[tokio::test]
 async fn a_page_behind_a_route_does_not_get_the_origin_of_the_dashboard() {
     let fair = Fair::open().await;
     let route = format!("[[route]]\nprefix = \"/seller\"\norigin = \"{}\"\n", fair.origin.url());
     let alice = Alice::with(&fair.market, &format!("{QUICK}{route}")).await;
     let proxy = alice.serve(&[]).await;
-    for (name, value, is_page) in [
-        ("sec-fetch-dest", "document", true),
-        ("sec-fetch-dest", "iframe", true),
-        ("sec-fetch-dest", "serviceworker", true),
-        ("sec-fetch-dest", "empty", false),
-        ("accept", "text/html,*/*", true),
-        ("accept", "*/*", false),
+    // A script may fetch what is later taken from the cache and shown as a page.
+    for (name, value) in [
+        ("sec-fetch-dest", "document"),
+        ("sec-fetch-dest", "serviceworker"),
+        ("sec-fetch-dest", "empty"),
+        ("accept", "text/html,*/*"),
+        ("accept", "*/*"),
     ] {
         let request = Request::get("/seller/free").header("host", proxy.address.to_string());
         let got = ask(proxy.address, request.header(name, value).body(empty()).unwrap()).await;
         assert_eq!(got.status, StatusCode::OK, "{got:?}");
-        let policy = got.headers.get("content-security-policy").map(|policy| policy.to_str().unwrap());
-        assert_eq!(policy.is_some_and(|policy| policy.starts_with("sandbox")), is_page, "{name}: {value}");
-        assert!(!policy.unwrap_or_default().contains("allow-same-origin"));
+        assert_sandboxed(&got);
     }
     proxy.kill().await;
+
+    // The origin's own policies stay, but it cannot let a worker have more than its route.
+    let seller = RawOrigin::start().await;
+    let route = format!("[[route]]\nprefix = \"/seller\"\norigin = \"http://{}\"\n", seller.address);
+    let alice = Alice::with(&fair.market, &format!("{QUICK}{route}")).await;
+    let proxy = alice.serve(&[]).await;
+    let request = Request::get("/seller/worker.js").header("host", proxy.address.to_string());
+    let (got, ()) = tokio::join!(ask(proxy.address, request.body(empty()).unwrap()), async {
+        let mut connection = seller.accept().await;
+        connection.head().await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/javascript\r\nservice-worker-allowed: /\r\n\
+                    content-security-policy: default-src 'self'\r\ncontent-length: 0\r\n\r\n";
+        connection.send(head).await;
+    });
+    assert_sandboxed(&got);
+    assert_eq!(got.headers["content-security-policy"], "default-src 'self'");
+    assert!(!got.headers.contains_key("service-worker-allowed"), "{got:?}");
+    proxy.kill().await;
+
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
     for (prefix, hides) in [("/dashboard", true), ("/dashboard/x", true), ("/dashboards", false)] {

@@ -478,6 +478,7 @@ function historyView() {
     put(parts.asset, assets.map(id), () => assets.map((one) =>
       make("option", { value: id(one) }, `${one.symbol} on ${one.network}`)));
     parts.asset.parentElement.hidden = assets.length < 2;
+    parts.cut.hidden = !known?.is_cut;
     if (asset) parts.asset.value = id(asset);
     put(parts.charts, [known, asset && id(asset)], () => asset
       ? [days(asset), hosts(asset)]
@@ -488,9 +489,7 @@ function historyView() {
     const query = new URLSearchParams({ text: filters().get("text") ?? "", show: filters().get("show") ?? "", before: before ?? "" });
     const page = await doing(null, () => read("ledger", query.toString()));
     if (!page || own !== asked) return;
-    const rows = before ? [...parts.rows, ...page.rows] : page.rows;
-    // A payment has further rows on later pages, with what it was before.
-    parts.rows = rows.filter((row, at) => rows.findIndex((other) => other.payment === row.payment) === at);
+    parts.rows = before ? [...parts.rows, ...page.rows] : page.rows;
     const wantsRefused = filters().get("show") === "refused";
     const refused = wantsRefused && !before ? await doing(null, () => read("refused")) : null;
     if (refused) parts.refused.replaceChildren(refusals(refused, filters().get("text") ?? ""));
@@ -498,7 +497,7 @@ function historyView() {
     parts.ledger.replaceChildren(parts.rows.length ? table("The newest first, each in its last state",
       ["Time", "Request", "State", "Claim", "Chain", "Client", "Amount>"],
       parts.rows.map((row) => ({ cells: [at(row.at), requested(row), stateTag(row.state), row.claim, row.chain, row.client, row.amount] })))
-      : make("p", { class: "muted" }, "No payment is like that."));
+      : make("p", { class: "muted" }, page.next ? "None among the newest payments; show more to search on." : "No payment is like that."));
     parts.next.hidden = !page.next;
     parts.next.onclick = () => doing(parts.next, () => ledger(page.next));
     for (const preset of parts.presets.querySelectorAll("button")) {
@@ -517,13 +516,14 @@ function historyView() {
         oninput: () => { clearTimeout(timer); timer = setTimeout(() => filter({ text: text.value.trim() }), 250); } });
       const preset = (value, name) => make("button", { type: "button", value, onclick: () => filter({ show: value }) }, name);
       parts = {
-        asset, rows: [], charts: make("div", { class: "columns" }), ledger: make("div"), refused: make("div"),
+        asset, rows: [], charts: make("div", { class: "columns" }),
+        cut: make("p", { class: "hint", hidden: true }, "Older payments are not in these charts: only their sum is kept."), ledger: make("div"), refused: make("div"),
         next: make("button", { type: "button", hidden: true }, "Show more"),
         presets: make("div", { class: "row", role: "group", "aria-label": "Which payments" },
           preset("", "All"), preset("paid", "Paid"), preset("open", "Unclear"), preset("refused", "Refused")),
       };
       view.append(title("History"),
-        make("div", { class: "row" }, make("label", {}, "Time", range), make("label", {}, "Asset", asset)), parts.charts,
+        make("div", { class: "row" }, make("label", {}, "Time", range), make("label", {}, "Asset", asset)), parts.charts, parts.cut,
         make("section", { class: "card" }, make("h2", {}, "Ledger"), parts.presets,
           make("div", { class: "row", role: "search" }, make("label", { class: "wide" }, "Request, host, client or payee contains", text)),
           parts.refused, parts.ledger, make("p", {}, parts.next)));
@@ -537,9 +537,11 @@ function historyView() {
       ledger();
     },
     rows() {
-      clearTimeout(parts.later);
-      parts.later = setTimeout(() => {
-        if (current() !== "history") return;
+      const own = parts;
+      // A timer that runs is not set again, or payments that keep coming would put it off for ever.
+      own.later ??= setTimeout(() => {
+        own.later = null;
+        if (own !== parts || current() !== "history") return;
         charts();
         if (parts.rows.length <= 50) ledger();
       }, 1000);
@@ -562,10 +564,10 @@ function days(asset) {
   const paid = asset.days.filter((one) => one.payments || one.value).reverse();
   return card("By day",
     make("p", { class: "big" }, asset.total.shown),
-    make("p", { class: "hint" }, many(asset.total.payments, "payment"), asset.total.unclear ? `; ${asset.total.unclear} unclear` : "",
+    make("p", { class: "hint" }, many(asset.total.payments, "payment"), asset.total.unclear ? `; ${asset.total.unclear} still unclear` : "",
       `; at most ${best.shown} on one day (UTC)`), chart, ends,
-    make("details", {}, make("summary", {}, "As a table"), table("Paid on each day", ["Day", "Payments>", "Unclear>", "Paid>"],
-      paid.map((one) => ({ cells: [day(one.at), String(one.payments), one.unclear, one.shown] })))));
+    make("details", {}, make("summary", {}, "As a table"), table("Paid on each day", ["Day", "Payments>", "Paid>"],
+      paid.map((one) => ({ cells: [day(one.at), String(one.payments), one.shown] })))));
 }
 
 function hosts(asset) {
@@ -578,7 +580,7 @@ function hosts(asset) {
   const rows = asset.hosts.map((one) => make("li", {}, make("p", { class: "row" },
     make("a", { class: "break", href: `#/history?${new URLSearchParams({ text: one.host })}` }, one.host || "unknown requests"),
     make("span", { class: "amount" }, one.shown), make("span", { class: "hint" }, many(one.payments, "payment"),
-      one.unclear ? `; ${one.unclear} unclear` : "")), line(one)));
+      one.unclear ? `; ${one.unclear} still unclear` : "")), line(one)));
   if (asset.others) rows.push(make("li", {}, `${many(asset.others.hosts, "other host")}: ${asset.others.shown}`));
   return card("By host", make("ul", { class: "plain" }, rows));
 }
@@ -605,8 +607,11 @@ function channelsView() {
       load();
     },
     rows() {
-      clearTimeout(timer);
-      timer = setTimeout(() => current() === "channels" && load(), 500);
+      // As in the history, a timer that runs is not set again.
+      timer ??= setTimeout(() => {
+        timer = null;
+        if (current() === "channels") load();
+      }, 500);
     },
   };
 }
