@@ -218,7 +218,7 @@ pub async fn open_run(path: &Path, request: &RunRequest) -> Result<Option<Sessio
             }
         }
         let opened = serde_json::from_slice(&line).map_err(AdminError::OtherVersion)?;
-        Ok(Session { opened, _answer: answer })
+        Ok(Session { opened, answer })
     };
     within(ANSWER_WITHIN, attending).await.map(Some)
 }
@@ -229,7 +229,15 @@ pub struct Session {
     /// The run.
     pub opened: RunOpened,
     /// Ends with the proxy; dropping it ends the run.
-    _answer: Incoming,
+    answer: Incoming,
+}
+
+#[cfg(feature = "mcp")]
+impl Session {
+    /// Resolves when the proxy has ended.
+    pub async fn ended(mut self) {
+        while let Some(Ok(_)) = self.answer.frame().await {}
+    }
 }
 
 /// Has the proxy that listens on `path` pay nothing more for a run, and returns what was paid for it once no payment is in

@@ -16,6 +16,8 @@ pub use client::{
     set_allowance, status,
 };
 pub use client_count::ClientCount;
+#[cfg(feature = "mcp")]
+pub use endpoints::RunOpened;
 pub use endpoints::{CaLocation, DashboardLink, ReloadReport, RunRequest, Status};
 pub use links::LinkIssuer;
 pub use reloads::{ReloadOrder, ReloadRefused, Reloads};

@@ -127,8 +127,12 @@ async fn an_agent_pays_within_its_budget_and_reaches_nothing_private() {
         let reason = about["not_paid_because"].as_str().unwrap_or_default();
         assert!(about["status"] == 403 && reason.contains("address-not-allowed"), "{private}: {about}");
     }
-    let (is_error, said) = agent.call("fetch", json!({ "url": "http://tollpass.local/" })).await;
-    assert!(is_error && said[0].contains("the proxy itself"), "{said:?}");
+    // Nor a page of the proxy itself.
+    for own in ["http://tollpass.local/", "http://tollpass.local/ready"] {
+        let (about, _) = agent.fetch(own).await;
+        let reason = about["not_paid_because"].as_str().unwrap_or_default();
+        assert!(about["status"] == 404 && reason.contains("no-such-page"), "{own}: {about}");
+    }
     for (arguments, said) in [
         (json!({}), "url is missing"),
         (json!({ "url": "ftp://a.example/" }), "must begin with http"),
@@ -139,7 +143,10 @@ async fn an_agent_pays_within_its_budget_and_reaches_nothing_private() {
         assert!(is_error && told[0].contains(said), "{told:?}");
     }
     agent.end().await;
-    serving.stop().await;
+    // Without the proxy, its ports may become someone else's.
+    let mut left = Conversation::begin(&alice, &["--budget", &budget]).await;
+    serving.kill().await;
+    assert_eq!(soon("the end", left.child.wait()).await.unwrap().code(), Some(1));
     let ran = run(&["mcp", "--config", text(&alice.config_path()), "--budget", &budget]).await;
     assert_eq!((ran.code, &*ran.out), (1, ""), "{ran:?}");
     ran.expect_failure(&["no proxy is running"]);
