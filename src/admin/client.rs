@@ -229,6 +229,7 @@ pub struct Session {
     /// The run.
     pub opened: RunOpened,
     /// Ends with the proxy; dropping it ends the run.
+    #[cfg_attr(not(feature = "mcp"), expect(dead_code, reason = "held only to be dropped"))]
     answer: Incoming,
 }
 
