@@ -74,7 +74,12 @@ impl Proxy {
             (self.entrances.ask_seller(way, asked).await, self.entrances.ask(way, asked).await);
         assert_eq!(direct.status, 402, "{row}: {direct:?}");
         assert_eq!((got.status, &got.body), (direct.status, &direct.body), "{row}: {got:?}");
-        assert_eq!(end_to_end(&got), end_to_end(&direct), "{row}");
+        let mut fields = end_to_end(&got);
+        // Browsers keep the pages of a route apart from the dashboard, which a proxy without a wallet does not have.
+        let policy = fields.remove(header::CONTENT_SECURITY_POLICY);
+        let is_sandboxed = policy.is_some_and(|policy| policy.as_bytes().starts_with(b"sandbox "));
+        assert_eq!(is_sandboxed, way == WayIn::Route && self.payments.is_some(), "{row}: {got:?}");
+        assert_eq!(fields, end_to_end(&direct), "{row}");
         if way == WayIn::Tunnel {
             assert_eq!(got.headers.get(PROXY_STATUS), direct.headers.get(PROXY_STATUS), "{row}");
             return String::new();
