@@ -14,7 +14,7 @@ pub(crate) const DEFAULT_HEADER_COUNT: usize = 100;
 /// The headers of interest that a message has. Found in one pass, because each look-up of a header costs as much as
 /// comparing several names, and most messages have few headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Present(u16);
+pub(crate) struct Present(u32);
 
 impl Present {
     /// `WWW-Authenticate` or `Persistent-Auth`.
@@ -22,13 +22,24 @@ impl Present {
     pub(crate) const CONTENT_LENGTH: Self = Self(1 << 1);
     pub(crate) const COOKIE: Self = Self(1 << 2);
     pub(crate) const EXPECT: Self = Self(1 << 3);
-    /// A hop-by-hop header.
-    pub(crate) const ONE_HOP: Self = Self(1 << 4);
-    pub(crate) const TE: Self = Self(1 << 5);
-    pub(crate) const TRAILER: Self = Self(1 << 6);
-    pub(crate) const TRANSFER_ENCODING: Self = Self(1 << 7);
-    pub(crate) const UPGRADE: Self = Self(1 << 8);
-    pub(crate) const VIA: Self = Self(1 << 9);
+    pub(crate) const TE: Self = Self(1 << 4);
+    pub(crate) const TRAILER: Self = Self(1 << 5);
+    pub(crate) const TRANSFER_ENCODING: Self = Self(1 << 6);
+    pub(crate) const UPGRADE: Self = Self(1 << 7);
+    pub(crate) const VIA: Self = Self(1 << 8);
+    const CONNECTION: Self = Self(1 << 9);
+    const KEEP_ALIVE: Self = Self(1 << 10);
+    const PROXY_AUTHENTICATE: Self = Self(1 << 11);
+    const PROXY_AUTHORIZATION: Self = Self(1 << 12);
+    const PROXY_CONNECTION: Self = Self(1 << 13);
+    /// Any of [`ONE_HOP`].
+    const ONE_HOP: Self = Self::TE
+        .and(Self::TRANSFER_ENCODING)
+        .and(Self::UPGRADE)
+        .and(Self::KEEP_ALIVE)
+        .and(Self::PROXY_AUTHENTICATE)
+        .and(Self::PROXY_AUTHORIZATION)
+        .and(Self::PROXY_CONNECTION);
 
     pub(crate) fn among(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), |present, name| present.and(Self::by(name)))
@@ -47,14 +58,17 @@ impl Present {
             header::CONTENT_LENGTH => Self::CONTENT_LENGTH,
             header::COOKIE => Self::COOKIE,
             header::EXPECT => Self::EXPECT,
-            header::TE => Self::TE.and(Self::ONE_HOP),
+            header::TE => Self::TE,
             header::TRAILER => Self::TRAILER,
-            header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING.and(Self::ONE_HOP),
-            header::UPGRADE => Self::UPGRADE.and(Self::ONE_HOP),
+            header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING,
+            header::UPGRADE => Self::UPGRADE,
             header::VIA => Self::VIA,
-            header::CONNECTION | header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => Self::ONE_HOP,
+            header::CONNECTION => Self::CONNECTION,
+            header::PROXY_AUTHENTICATE => Self::PROXY_AUTHENTICATE,
+            header::PROXY_AUTHORIZATION => Self::PROXY_AUTHORIZATION,
             header::WWW_AUTHENTICATE => Self::CHALLENGE,
-            _ if *name == KEEP_ALIVE || *name == PROXY_CONNECTION => Self::ONE_HOP,
+            _ if *name == KEEP_ALIVE => Self::KEEP_ALIVE,
+            _ if *name == PROXY_CONNECTION => Self::PROXY_CONNECTION,
             _ if *name == PERSISTENT_AUTH => Self::CHALLENGE,
             _ => Self::default(),
         }
@@ -62,14 +76,14 @@ impl Present {
 }
 
 /// Hop-by-hop headers, besides `Connection` and those that it nominates.
-const ONE_HOP: [HeaderName; 7] = [
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+const ONE_HOP: [(Present, HeaderName); 7] = [
+    (Present::KEEP_ALIVE, KEEP_ALIVE),
+    (Present::PROXY_CONNECTION, PROXY_CONNECTION),
+    (Present::PROXY_AUTHENTICATE, header::PROXY_AUTHENTICATE),
+    (Present::PROXY_AUTHORIZATION, header::PROXY_AUTHORIZATION),
+    (Present::TE, header::TE),
+    (Present::TRANSFER_ENCODING, header::TRANSFER_ENCODING),
+    (Present::UPGRADE, header::UPGRADE),
 ];
 
 /// End-to-end headers, which `Connection` cannot nominate. RFC 9110 section 7.6.1.
@@ -95,21 +109,27 @@ const END_TO_END: [HeaderName; 14] = [
 /// `Transfer-Encoding` is removed, too, because each side frames its messages itself. `Trailer` stays unless it is
 /// nominated, because trailers are forwarded.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, present: Present) {
-    // Most messages have none.
-    if !present.has(Present::ONE_HOP) {
-        return;
+    if present.has(Present::CONNECTION) {
+        remove_nominated(headers);
     }
-    remove_nominated(headers);
-    for name in ONE_HOP {
-        headers.remove(name);
+    // Most messages have none.
+    if present.has(Present::ONE_HOP) {
+        for (_, name) in ONE_HOP.into_iter().filter(|(this, _)| present.has(*this)) {
+            headers.remove(name);
+        }
     }
 }
 
 fn remove_nominated(headers: &mut HeaderMap) {
-    let lines: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
-    headers.remove(header::CONNECTION);
-    for line in &lines {
-        for name in tokens(line).filter_map(|token| HeaderName::from_bytes(token).ok()) {
+    let others: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().skip(1).cloned().collect();
+    let first = headers.remove(header::CONNECTION);
+    for line in first.iter().chain(&others) {
+        // These name no header, or one that is removed anyway; most messages have no other.
+        let is_other = |token: &&[u8]| {
+            !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close")
+        };
+        let names = tokens(line).filter(is_other);
+        for name in names.filter_map(|token| HeaderName::from_bytes(token).ok()) {
             // A payment is for the seller, even behind other proxies.
             if !END_TO_END.contains(&name) && !is_payment_header(&name) {
                 headers.remove(name);
@@ -121,7 +141,7 @@ fn remove_nominated(headers: &mut HeaderMap) {
 /// Whether a header is allowed in trailers: it must not frame, route or authenticate, nor be hop-by-hop. RFC 9110 section
 /// 6.5.1.
 fn is_allowed_in_trailers(name: &HeaderName) -> bool {
-    *name != header::CONNECTION && !END_TO_END.contains(name) && !ONE_HOP.contains(name)
+    *name != header::CONNECTION && !END_TO_END.contains(name) && !Present::by(name).has(Present::ONE_HOP)
 }
 
 /// Removes headers that are not allowed in trailers.

@@ -91,14 +91,16 @@ pub(crate) fn host(authority: &Authority) -> &str {
 /// The host and port of an authority, in a fraction of the time that its own methods take for the usual forms.
 fn split(authority: &Authority) -> (&str, Option<u16>) {
     let text = authority.as_str();
-    let Some(end) = text.bytes().position(|byte| matches!(byte, b':' | b'@' | b'[')) else {
-        return (text, None);
-    };
-    // A port has no `@`, so no user info precedes it.
-    let (host, rest) = text.split_at(end);
-    match rest.strip_prefix(':').and_then(|port| port.parse().ok()) {
-        Some(port) => (host, Some(port)),
-        None => (authority.host(), authority.port_u16()),
+    // A port has at most five digits.
+    let colon = text.bytes().rev().take(6).position(|byte| byte == b':');
+    let (host, rest) = text.split_at(colon.map_or(text.len(), |behind| text.len() - behind - 1));
+    // Without an early exit, the compiler checks many bytes at a time.
+    let is_usual =
+        !host.bytes().fold(false, |found, byte| found | (byte == b':') | (byte == b'@') | (byte == b'['));
+    match rest.strip_prefix(':').map(|port| port.parse().ok()) {
+        None if is_usual => (host, None),
+        Some(Some(port)) if is_usual => (host, Some(port)),
+        _ => (authority.host(), authority.port_u16()),
     }
 }
 
