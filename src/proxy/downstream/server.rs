@@ -1,5 +1,6 @@
 //! Accepts clients, serves HTTP/1 and HTTP/2 on their connections, and closes them gracefully.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,7 +19,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::util::{Oneshot, ServiceExt};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::acceptor::Acceptor;
@@ -106,7 +106,7 @@ where
                 let connection =
                     Arc::new(connection.of_run(settings.run.clone()).confined(settings.is_confined));
                 let arrival = Arrival { connection, request: 0 };
-                let service = ConnectionService { service: service.clone(), permit, arrival };
+                let service = ConnectionService { service: service.clone().into(), permit, arrival };
                 let span = debug_span!("connection", id, %peer);
                 // Without TLS, the task has no place for a handshake.
                 match tls.clone() {
@@ -407,7 +407,8 @@ fn poll_served(
 
 /// Passes a connection's requests to the service.
 struct ConnectionService<S> {
-    service: S,
+    /// Borrowed for each call only: a clone would cost each request some atomic operations for each layer.
+    service: RefCell<S>,
     permit: ConnectionPermit,
     /// That of the connection; each request gets a number of its own.
     arrival: Arrival,
@@ -415,11 +416,11 @@ struct ConnectionService<S> {
 
 impl<S> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
 where
-    S: RequestService<Infallible> + Clone,
+    S: RequestService<Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Oneshot<S, Request<Body>>;
+    type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::from);
@@ -434,7 +435,7 @@ where
         if self.arrival.connection.is_confined {
             request.extensions_mut().insert(Confined);
         }
-        self.service.clone().oneshot(request)
+        self.service.borrow_mut().call(request)
     }
 }
 

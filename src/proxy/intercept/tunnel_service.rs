@@ -1,6 +1,7 @@
 //! Requests inside an intercepted tunnel. A request for an origin other than that of the tunnel is rejected, because rules,
 //! prices and certificates were chosen for that one.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +15,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, hea
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::Service;
-use tower::util::{Oneshot, ServiceExt as _};
 use tracing::debug;
 
 use crate::hosts::default_port;
@@ -118,7 +118,8 @@ impl TunnelOrigin {
 
 /// Passes the requests inside a tunnel to the service.
 pub(super) struct TunnelService<S> {
-    service: AccessLog<S>,
+    /// Borrowed for each call only, as that of a connection without a tunnel.
+    service: RefCell<AccessLog<S>>,
     origin: TunnelOrigin,
     permit: ConnectionPermit,
     /// That of the tunnel; each request inside gets a number of its own.
@@ -141,7 +142,7 @@ impl<S> TunnelService<S> {
         parked: Option<ParkedConnection>,
         max_headers: usize,
     ) -> Self {
-        let parked = Arc::new(Mutex::new(parked));
+        let (service, parked) = (service.into(), Arc::new(Mutex::new(parked)));
         Self { service, origin, permit, arrival, authenticated, parked, count: Arc::default(), max_headers }
     }
 
@@ -165,7 +166,7 @@ impl<S> TunnelService<S> {
 
 impl<S> hyper::service::Service<Request<Incoming>> for TunnelService<S>
 where
-    S: RequestService<Infallible> + Clone,
+    S: RequestService<Infallible>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;
@@ -194,7 +195,7 @@ where
                 // The bytes after a malformed request may not be a request.
                 refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            let refused = self.service.answered(&request, refused);
+            let refused = self.service.borrow().answered(&request, refused);
             return TunnelResponse(TunnelState::Refused(Some(refused)));
         }
         if version == Version::HTTP_2 {
@@ -203,7 +204,7 @@ where
         } else if request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(self.permit.clone());
         }
-        let answer = Box::pin(self.service.clone().oneshot(request));
+        let answer = Box::new(self.service.borrow_mut().call(request));
         TunnelResponse(TunnelState::Asked { answer, parked: Arc::clone(&self.parked) })
     }
 }
@@ -214,7 +215,7 @@ where
     S::Future: Unpin;
 
 enum TunnelState<S: Service<Request<Body>>> {
-    Asked { answer: Pin<Box<Oneshot<S, Request<Body>>>>, parked: Arc<Mutex<Option<ParkedConnection>>> },
+    Asked { answer: Box<S::Future>, parked: Arc<Mutex<Option<ParkedConnection>>> },
     Refused(Option<Response<Body>>),
 }
 
@@ -232,7 +233,7 @@ where
             }
             TunnelState::Asked { answer, parked } => (answer, parked),
         };
-        let Ok(answer) = ready!(answer.as_mut().poll(cx));
+        let Ok(answer) = ready!(Pin::new(answer).poll(cx));
         lock(parked).take();
         Poll::Ready(Ok(answer))
     }
