@@ -9,6 +9,7 @@ use super::downstream::server::Http1Server;
 use super::error::ForwardError;
 use super::forward::Forward;
 use super::message::body::Body;
+use super::message::headers::Present;
 use super::message::{expect, max_forwards, target, validate, via};
 use super::settings::ProxySettings;
 use super::tunnel::upgrade;
@@ -53,7 +54,9 @@ pub fn dispose(forward: &Forward, mut request: Request<Body>) -> Result<Disposit
     let protocol =
         request.headers().get(header::UPGRADE).filter(|_| upgrade::is_requested(&request)).cloned();
     let is_deferred = protocol.is_none() && expect::is_expected(&request);
-    upstream.prepare(&mut request, protocol, is_deferred)?;
-    pool::for_http1(&mut request, true);
+    let present = Present::among(request.headers());
+    upstream.prepare(&mut request, present, protocol, is_deferred)?;
+    let target = request.uri().clone();
+    pool::for_http1(&mut request, &target, true);
     Ok(Disposition::Send(Box::new(request)))
 }

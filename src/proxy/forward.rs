@@ -81,7 +81,7 @@ impl Service<Request<Body>> for Forward {
         if present.has(Present::UPGRADE) && upgrade::is_requested(&request) {
             return Forwarding::other(upgrade::pass(request, Arc::clone(&self.upstream)));
         }
-        match self.upstream.send(request, None) {
+        match self.upstream.send(request, present, None) {
             Ok(pending) => Forwarding(ForwardState::Pending(pending)),
             Err(error) => Forwarding::failed(error),
         }

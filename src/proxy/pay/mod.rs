@@ -32,7 +32,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::uri::Authority;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
@@ -157,13 +156,13 @@ struct RequestTerms {
 #[derive(Clone, Debug)]
 pub enum Unpaid {
     /// No rule matches the host.
-    NoRule(Authority),
+    NoRule,
     /// The client has rules of its own, and none matches the host.
-    NoClientRule(Arc<ProxyClient>, Authority),
+    NoClientRule(Arc<ProxyClient>),
     /// The client was removed since the request, or its tunnel, began.
     ClientRemoved(Arc<ProxyClient>),
     /// A rule denies the host.
-    Denied(Authority),
+    Denied,
     /// A browser sent it, and neither its user nor the rule wants it paid.
     Unasked(browser::Unasked),
     /// It requests a protocol other than HTTP.
@@ -172,26 +171,25 @@ pub enum Unpaid {
     BoundConnection,
 }
 
-impl From<Unpaid> for Refusal {
-    fn from(unpaid: Unpaid) -> Self {
-        match unpaid {
-            Unpaid::NoRule(host) => Self::NoRule { host: host.to_string() },
-            Unpaid::NoClientRule(client, host) => {
-                Self::NoClientRule { client: client.name.clone(), host: host.to_string() }
+impl Unpaid {
+    fn refusal(self, request: &RequestName) -> Refusal {
+        match self {
+            Self::NoRule => Refusal::NoRule { host: request.host() },
+            Self::NoClientRule(client) => {
+                Refusal::NoClientRule { client: client.name.clone(), host: request.host() }
             }
-            Unpaid::ClientRemoved(client) => Self::ClientRemoved { client: client.name.clone() },
-            Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
-            Unpaid::Unasked(unasked) => unasked.into(),
-            Unpaid::BoundConnection => Self::BoundConnection,
-            Unpaid::OtherProtocol => Self::OtherProtocol,
+            Self::ClientRemoved(client) => Refusal::ClientRemoved { client: client.name.clone() },
+            Self::Denied => Refusal::Denied { host: request.host() },
+            Self::Unasked(unasked) => unasked.into(),
+            Self::BoundConnection => Refusal::BoundConnection,
+            Self::OtherProtocol => Refusal::OtherProtocol,
         }
     }
 }
 
 impl PayShared {
     fn judge(&self, request: &Request<Body>) -> Judged {
-        let Some(authority) = request.uri().authority() else { return Judged::Pass };
-        if request.method() == Method::CONNECT {
+        if request.uri().authority().is_none() || request.method() == Method::CONNECT {
             return Judged::Pass;
         }
         let (host, port) = target::host_and_port(request.uri());
@@ -212,10 +210,10 @@ impl PayShared {
         };
         match rule.map(|rule| (&rule.allow, &rule.host)) {
             None => Judged::Unpaid(match own {
-                Some((client, _)) => Unpaid::NoClientRule(Arc::clone(client), authority.clone()),
-                None => Unpaid::NoRule(authority.clone()),
+                Some((client, _)) => Unpaid::NoClientRule(Arc::clone(client)),
+                None => Unpaid::NoRule,
             }),
-            Some((Allow::Deny, _)) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
+            Some((Allow::Deny, _)) => Judged::Unpaid(Unpaid::Denied),
             Some((Allow::Pay { .. }, _))
                 if upgrade::is_requested(request) && !upgrade::is_h2c(request.headers()) =>
             {
@@ -296,7 +294,7 @@ where
                 if let (Ok(answer), Some((request, unpaid))) = (&mut answer, unpaid.take())
                     && answer.status() == StatusCode::PAYMENT_REQUIRED
                 {
-                    tell_why(answer, &request, &unpaid.into());
+                    tell_why(answer, &request, &unpaid.refusal(&request));
                 }
                 Poll::Ready(answer)
             }

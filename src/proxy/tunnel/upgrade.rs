@@ -12,6 +12,7 @@ use crate::proxy::access_log::TunnelRecord;
 use crate::proxy::downstream::server::ConnectionPermit;
 use crate::proxy::error::ForwardError;
 use crate::proxy::message::body::Body;
+use crate::proxy::message::headers::Present;
 use crate::proxy::tunnel;
 use crate::proxy::upstream::client::UpstreamClient;
 
@@ -36,7 +37,8 @@ pub(crate) async fn pass(
     let permit = request.extensions_mut().remove::<ConnectionPermit>();
     let record = request.extensions_mut().remove::<TunnelRecord>();
     let protocol = request.headers().get(header::UPGRADE).cloned();
-    let mut pending = upstream.send(request, protocol)?;
+    let present = Present::among(request.headers());
+    let mut pending = upstream.send(request, present, protocol)?;
     let mut received = poll_fn(|cx| pending.poll_received(cx)).await?;
     if received.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(pending.answer(received));

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::connector::Connector;
 use super::egress::{Egress, PinnedAddr, Reach};
+use super::kept_head::KeptHead;
 use super::parked::ParkedConnections;
 use super::pool::{FailureCause, Pool, PoolError, PoolRequest, ResponseFuture};
 use super::stream::Reuse;
@@ -85,15 +86,16 @@ impl UpstreamClient {
         }
     }
 
-    /// Prepares and sends a request; `upgrade` is the protocol to request, if any.
+    /// Prepares and sends a request with the headers `present`; `upgrade` is the protocol to request, if any.
     pub(crate) fn send(
         self: &Arc<Self>,
         mut request: Request<Body>,
+        present: Present,
         upgrade: Option<HeaderValue>,
     ) -> Result<PendingResponse, ForwardError> {
         let is_deferred = upgrade.is_none() && expect::is_expected(&request);
         let is_upgrade = upgrade.is_some();
-        self.prepare(&mut request, upgrade, is_deferred)?;
+        self.prepare(&mut request, present, upgrade, is_deferred)?;
         let pinned = request.extensions().get::<PinnedAddr>().copied();
         if let Some(target) = pinned.and_then(|pinned| self.egress.pin(request.uri(), pinned)) {
             *request.uri_mut() = target;
@@ -107,7 +109,7 @@ impl UpstreamClient {
         }
         self.handle_interim(&mut request, None);
         let retry = (!pays && headers::is_idempotent(request.method()) && request.body().is_end_stream())
-            .then(|| Box::new(copy(&request)));
+            .then(|| KeptHead::of(&request));
         let choice = match (pays, is_upgrade) {
             (true, _) => PoolChoice::WithPayment,
             (false, true) => PoolChoice::Upgrade,
@@ -121,7 +123,7 @@ impl UpstreamClient {
         self: &Arc<Self>,
         request: PoolRequest,
         choice: PoolChoice,
-        retry: Option<Box<Request<Body>>>,
+        retry: Option<KeptHead>,
         gate: Option<ContinueGate<Body>>,
     ) -> PendingResponse {
         let (client, reach) = (request.client.clone(), request.reach);
@@ -142,7 +144,7 @@ impl UpstreamClient {
         let PoolRequest { request, client, reach, is_fresh } = request;
         // No byte of the body is sent before the origin responds, so an origin that just closes the connection has not
         // processed the request, whatever its method.
-        let retry = (choice != PoolChoice::WithPayment).then(|| Box::new(copy(&request)));
+        let retry = (choice != PoolChoice::WithPayment).then(|| KeptHead::of(&request));
         let (head, body) = (*request).into_parts();
         let (gate, deferred) = ContinueGate::new(body, self.settings.limits.expect_continue_timeout);
         let mut request = Request::from_parts(head, Body::Deferred(Box::new(deferred)));
@@ -173,11 +175,11 @@ impl UpstreamClient {
     pub(crate) fn prepare(
         &self,
         request: &mut Request<Body>,
+        present: Present,
         upgrade: Option<HeaderValue>,
         is_deferred: bool,
     ) -> Result<(), ForwardError> {
         target::check(request)?;
-        let present = Present::among(request.headers());
         if present.has(Present::TRANSFER_ENCODING) && !headers::has_supported_framing(request.headers()) {
             return Err(ForwardError::UnsupportedCoding);
         }
@@ -267,15 +269,6 @@ fn interim_head(status: StatusCode, version: Version, mut headers: HeaderMap) ->
     bytes
 }
 
-/// A copy of a request without its body.
-fn copy(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
 /// The pool that a request uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PoolChoice {
@@ -291,7 +284,7 @@ pub(crate) struct PendingResponse {
     client: Option<ConnectionId>,
     reach: Reach,
     /// The request to send once more if the connection was stale.
-    retry: Option<Box<Request<Body>>>,
+    retry: Option<KeptHead>,
     /// Defers the body of the request.
     gate: Option<ContinueGate<Body>>,
     upstream: Arc<UpstreamClient>,
@@ -315,12 +308,12 @@ impl PendingResponse {
                 }
                 Err(failed) => failed,
             };
-            let retry = self.retry.take().filter(|request| match cause {
+            let retry = self.retry.take().and_then(KeptHead::into_request).filter(|request| match cause {
                 FailureCause::StaleConnection => true,
                 FailureCause::Overload => headers::is_idempotent(request.method()),
                 FailureCause::Request => false,
             });
-            if !retry.is_some_and(|request| self.send_again(request)) {
+            if !retry.is_some_and(|request| self.send_again(Box::new(request))) {
                 return Poll::Ready(Err(error));
             }
         }

@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod connector;
 pub mod egress;
 pub(crate) mod error;
+mod kept_head;
 pub(crate) mod parked;
 pub(crate) mod pool;
 pub(crate) mod stream;

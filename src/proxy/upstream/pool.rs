@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use http::header::{self, HeaderValue};
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -85,7 +86,7 @@ pub(crate) struct PoolState {
 /// The connections by key.
 #[derive(Debug, Default)]
 struct OriginPools {
-    by_origin: HashMap<PoolKey, OriginPool>,
+    by_origin: HashMap<PoolKey, OriginPool, RandomState>,
     /// How many entries are bound to one client.
     bound: usize,
     is_swept: bool,
@@ -239,7 +240,8 @@ impl PoolState {
     async fn request(self: Arc<Self>, asked: PoolRequest) -> Result<Response<Body>, PoolError> {
         let PoolRequest { mut request, mut is_fresh, reach, client } = asked;
         let binds = headers::binds_connection(request.headers());
-        let target = request.uri().clone();
+        // Each attempt gets what its connection takes of it.
+        let target = std::mem::take(request.uri_mut());
         let mut origin = self.origin(&target, reach, client.as_ref(), binds)?;
         let mut offer = if binds || origin.client.is_some() { AlpnOffer::Http1 } else { self.offer };
         // A request that binds its connection, of an unknown client, must neither get nor leave a shared one.
@@ -261,9 +263,13 @@ impl PoolState {
                 };
             let sent = match chosen {
                 Checkout::Exclusive(connection) => {
+                    for_http1(&mut request, &target, connection.reuse().is_proxied());
                     self.send_exclusive(connection, request, &mut origin, client.as_ref(), binds).await
                 }
-                Checkout::Multiplexed(permit) => Box::pin(self.send_multiplexed(permit, request)).await,
+                Checkout::Multiplexed(permit) => {
+                    *request.uri_mut() = target.clone();
+                    Box::pin(self.send_multiplexed(permit, request)).await
+                }
             };
             request = match sent {
                 SendOutcome::Response(response) => return Ok(response),
@@ -295,7 +301,6 @@ impl PoolState {
                 }
                 SendOutcome::Failed(failed) => return Err(failed),
             };
-            *request.uri_mut() = target.clone();
         }
     }
 
@@ -444,12 +449,11 @@ impl PoolState {
     async fn send_exclusive(
         self: &Arc<Self>,
         connection: Box<ExclusiveConnection>,
-        mut request: Box<Request<Body>>,
+        request: Box<Request<Body>>,
         origin: &mut PoolKey,
         client: Option<&ConnectionId>,
         binds: bool,
     ) -> SendOutcome {
-        for_http1(&mut request, connection.reuse().is_proxied());
         let reuse = connection.reuse().clone();
         match connection.send(*request).await {
             Ok((mut response, answering)) => {
@@ -692,8 +696,9 @@ fn opened(error: hyper::Error) -> PoolError {
     PoolError { error: ForwardError::Unwritten(with_causes(&error)), cause: FailureCause::Request }
 }
 
-/// Adapts a head to HTTP/1.1: origin form (absolute form for a proxy), `Connection` and `Transfer-Encoding`.
-pub(crate) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
+/// Adapts the head of a request to `target` to HTTP/1.1: origin form (absolute form for a proxy), `Connection` and
+/// `Transfer-Encoding`.
+pub(crate) fn for_http1(request: &mut Request<Body>, target: &Uri, is_proxied: bool) {
     let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let fields = request.headers_mut();
     if is_chunked {
@@ -710,12 +715,9 @@ pub(crate) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
     if let Some(options) = options {
         fields.insert(header::CONNECTION, HeaderValue::from_static(options));
     }
-    if is_proxied {
-        return;
-    }
-    let uri = std::mem::take(request.uri_mut());
-    *request.uri_mut() = match uri.into_parts().path_and_query {
-        Some(path) if path.as_str() != "/" => Uri::from(path),
+    *request.uri_mut() = match target.path_and_query() {
+        _ if is_proxied => target.clone(),
+        Some(path) if path.as_str() != "/" => Uri::from(path.clone()),
         _ => Uri::default(),
     };
 }
