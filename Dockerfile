@@ -23,11 +23,11 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src tests/suite tests/examples tests/bench/paid tests/bench/proxies \
     && touch src/lib.rs tests/suite/main.rs \
     && echo 'fn main() {}' | tee src/main.rs tests/examples/paying_client.rs tests/bench/paid/main.rs tests/bench/proxies/main.rs \
-    && cargo build --release --locked --no-default-features --lib --bin tollpass
+    && cargo build --release --locked --no-default-features --features otlp --lib --bin tollpass
 COPY . .
 # Cargo goes by the times of files, which are older than that build.
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --release --locked --no-default-features --bin tollpass
+    && cargo build --release --locked --no-default-features --features otlp --bin tollpass
 
 FROM ${DEBIAN}
 ARG VERSION=0.1.0

@@ -5,9 +5,14 @@
 //!
 //! The log is best effort. A separate thread writes the lines, so a slow, stuck or closed reader never delays or ends
 //! the task that logs. Lines that do not fit in the queue or cannot be written are dropped and counted.
+//!
+//! With the feature `otlp`, spans of requests can also go to a collector.
 
 mod queue;
 mod rotation;
+mod trace_settings;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -17,6 +22,7 @@ use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
 pub use self::queue::Log;
 pub use self::rotation::{LogFile, LogFileLimits};
+pub use self::trace_settings::{TraceSettings, TracesError};
 
 /// The environment variable with the log filter.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
@@ -61,6 +67,9 @@ pub enum TelemetryError {
     /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log: {0}; this user may have too many processes")]
     Thread(#[from] std::io::Error),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Another logger is installed in this process.
     #[error("the log is already set up: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -75,6 +84,8 @@ pub struct LogOutput {
     pub queue: usize,
     /// The filter if the variable is not set.
     pub filter: Option<String>,
+    /// Where traces go, with the feature `otlp`.
+    pub traces: Option<TraceSettings>,
 }
 
 /// A valid filter.
@@ -119,6 +130,9 @@ impl LogLevels {
 /// Starts the log of this process, once. `default_filter` applies if no other one is set.
 pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Result<Log, TelemetryError> {
     let LogLevels { filter, .. } = LogLevels::new(output.filter.as_deref(), default_filter)?;
+    if output.traces.is_some() {
+        TraceSettings::check()?;
+    }
     let report = |lost| {
         tracing::warn!(lost, "log lines were lost so far: nothing read them, or the disk was full");
     };
@@ -128,6 +142,27 @@ pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Resu
         Some(file) => Log::start(file, output.queue, report)?,
         None => Log::start(std::io::stderr(), output.queue, report)?,
     };
+    #[cfg(feature = "otlp")]
+    if let Some(settings) = &output.traces {
+        use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+
+        let traces = traces::layer(settings)?;
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(log.clone())
+            .with_ansi(has_colour)
+            .log_internal_errors(false);
+        let lines = match format {
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        };
+        // A filter of the lines alone: spans are traced whatever the log shows.
+        let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces).try_init()?;
+        replace_by(move |filter| handle.reload(filter).is_ok());
+        // A second one cannot be started.
+        let _ = LOG.set(log.clone());
+        return Ok(log);
+    }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(log.clone())
@@ -151,6 +186,13 @@ pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Resu
     // A second one cannot be started.
     let _ = LOG.set(log.clone());
     Ok(log)
+}
+
+/// Writes what is left of the log, and sends what is left of traces.
+pub fn finish(log: &Log) {
+    #[cfg(feature = "otlp")]
+    traces::finish();
+    log.finish();
 }
 
 /// How many lines of the log of this process were lost.

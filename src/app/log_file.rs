@@ -5,19 +5,23 @@ use std::io;
 use std::path::Path;
 
 use super::error::StartError;
-use crate::config::LogConfig;
+use crate::config::{Config, LogConfig, TracesConfig};
 use crate::private;
-use crate::telemetry::{LogFile, LogFileLimits, LogOutput};
+use crate::telemetry::{LogFile, LogFileLimits, LogOutput, TraceSettings};
 
 /// Opens the output of the log.
 ///
 /// # Errors
 /// If the log file cannot be written, or another process logs to it.
-pub fn log_output(config: &LogConfig) -> Result<LogOutput, StartError> {
-    let &LogConfig { ref file, ref filter, file_size, kept_files, queue, access: _ } = config;
+pub fn log_output(config: &Config) -> Result<LogOutput, StartError> {
+    let &LogConfig { ref file, ref filter, file_size, kept_files, queue, access: _ } = &config.log;
     let limits = LogFileLimits { file_size, kept_files };
     let file = file.as_deref().map(|path| open(path, limits)).transpose()?;
-    Ok(LogOutput { file, queue, filter: filter.clone() })
+    let traces = config.traces.clone().map(|traces| {
+        let TracesConfig { endpoint, one_in, queue, timeout } = traces;
+        TraceSettings { endpoint, one_in, queue, timeout }
+    });
+    Ok(LogOutput { file, queue, filter: filter.clone(), traces })
 }
 
 /// Checks whether [`log_output`] could use a log file; neither creates nor changes it.

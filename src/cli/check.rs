@@ -22,7 +22,7 @@ use crate::payments::journal;
 use crate::payments::journal::Journal;
 use crate::protocol::policy::{Allow, Rule};
 use crate::protocol::{Account, Address, AssetId};
-use crate::telemetry::LogLevels;
+use crate::telemetry::{LogLevels, TraceSettings};
 use crate::tls;
 use crate::tls::{Authority, AuthorityError};
 
@@ -125,6 +125,14 @@ async fn start(config: &Config, report: &mut CheckReport) {
     }
     if let Err(error) = LogLevels::new(config.log.filter.as_deref(), app::DEFAULT_FILTER) {
         report.wrong("log", &error);
+    }
+    if let Some(traces) = &config.traces {
+        match TraceSettings::check() {
+            Ok(()) => {
+                report.good("traces", &traces.endpoint.authority().map_or("", |authority| authority.as_str()))
+            }
+            Err(error) => report.wrong("traces", &error),
+        }
     }
     let state = app::inspect_state(&config.state_dir);
     match &state {

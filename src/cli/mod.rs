@@ -274,8 +274,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         );
     }
     let output = match &arguments.command {
-        Command::Serve(args) => app::log_output(&args.load()?.log)?,
-        _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE, filter: None },
+        Command::Serve(args) => app::log_output(&args.load()?)?,
+        _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE, filter: None, traces: None },
     };
     let log = telemetry::start(arguments.log_format, arguments.command.default_filter(), output)?;
     let ended = match arguments.command {
@@ -316,7 +316,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => completions::run(&args, command()),
         Command::Man(args) => man::run(&args, command()),
     };
-    log.finish();
+    telemetry::finish(&log);
     ended.map(|()| ExitCode::SUCCESS)
 }
 

@@ -30,13 +30,14 @@ use super::route::RouteConfig;
 use super::rules::both_or_neither;
 use super::section::{Issues, Section};
 use super::shown::ShownKey;
+use super::traces::TracesConfig;
 use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::variables::variable;
 use super::wallet::WalletConfig;
 use super::{
     asset, budget, chain, client, edit, frontend, hooks, intercept, ledger, limits, listener, log, network,
-    origin, policy, route, secret_files, shown, source, upstream, values, wallet,
+    origin, policy, route, secret_files, shown, source, traces, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -109,6 +110,8 @@ pub(super) static TOP: Table = Table::new(
         "ledger": Shape::Table(&ledger::LEDGER),
         /// The log of `tollpass serve`.
         "log": Shape::Table(&log::LOG),
+        /// Traces of requests for OpenTelemetry. They name hosts and paths, and what was paid.
+        "traces": Shape::Table(&traces::TRACES),
         /// Limits on everything that could otherwise grow or last.
         "limits": Shape::Table(&limits::TABLE),
     },
@@ -175,6 +178,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// What is logged, and where.
     pub log: LogConfig,
+    /// Where traces go; `None` if requests are not traced.
+    pub traces: Option<TracesConfig>,
     /// Every limit; `policy` has its own copy of those that it applies.
     pub limits: Limits,
     /// What is valid but probably a mistake.
@@ -466,6 +471,7 @@ fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<
     let intercept = intercept::read(&intercept_section, base, if is_paying { &all } else { &[] });
     let ledger = ledger::read(&Section::new("ledger", top.take("ledger"), &ledger::LEDGER, issues));
     let log = log::read(&Section::new("log", top.take("log"), &log::LOG, issues), base);
+    let traces = traces::read(&Section::new("traces", top.take("traces"), &traces::TRACES, issues));
     let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
 
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
@@ -544,6 +550,7 @@ fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<
         upstream,
         ledger,
         log,
+        traces,
         limits,
         warnings,
         source: source.clone(),

@@ -43,6 +43,7 @@ mod secret_files;
 mod section;
 mod shown;
 mod source;
+mod traces;
 mod upstream;
 mod values;
 mod variables;
@@ -62,6 +63,7 @@ pub use self::origin::{OriginTlsConfig, OriginTrust};
 pub use self::route::RouteConfig;
 pub use self::schema::schema;
 pub use self::shown::{KeyOrigin, ShownKey};
+pub use self::traces::TracesConfig;
 pub use self::upstream::{ProxyUrl, UpstreamConfig};
 pub use self::values::listen_address;
 #[cfg(feature = "testing")]

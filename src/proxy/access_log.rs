@@ -235,13 +235,7 @@ impl Drop for AccessRecord {
             Handled::Plain => ("plain", None, None, None),
             Handled::Intercepted => ("intercepted", None, None, None),
             Handled::Tunnelled(upload) => ("tunnelled", None, None, Some(*upload)),
-            Handled::As(Handling::Local) => ("local", None, None, None),
-            Handled::As(Handling::Refused(why)) => ("refused", Some(why), None, None),
-            Handled::As(Handling::Unpaid(why)) => ("unpaid", Some(why), None, None),
-            Handled::As(Handling::Paid { price, withheld }) => ("paid", withheld.as_ref(), Some(price), None),
-            Handled::As(Handling::InDoubt { price, explanation }) => {
-                ("in_doubt", explanation.as_ref(), Some(price), None)
-            }
+            Handled::As(handling) => (handling.word(), handling.explanation(), handling.price(), None),
         };
         let ended = match self.end {
             BodyEnd::Complete => None,

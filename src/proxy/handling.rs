@@ -49,6 +49,36 @@ impl From<&Refusal> for Explanation {
 }
 
 impl Handling {
+    /// What the log calls it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Refused(_) => "refused",
+            Self::Unpaid(_) => "unpaid",
+            Self::Paid { .. } => "paid",
+            Self::InDoubt { .. } => "in_doubt",
+        }
+    }
+
+    /// The price, if the request was or may have been paid.
+    pub(crate) fn price(&self) -> Option<&Money> {
+        match self {
+            Self::Paid { price, .. } | Self::InDoubt { price, .. } => Some(price),
+            Self::Local | Self::Refused(_) | Self::Unpaid(_) => None,
+        }
+    }
+
+    /// The reason, if the request did not get what it asked for.
+    pub(crate) fn explanation(&self) -> Option<&Explanation> {
+        match self {
+            Self::Local => None,
+            Self::Refused(explanation) | Self::Unpaid(explanation) => Some(explanation),
+            Self::Paid { withheld: explanation, .. } | Self::InDoubt { explanation, .. } => {
+                explanation.as_ref()
+            }
+        }
+    }
+
     /// The reason, if the request did not get what it asked for.
     pub(crate) fn into_explanation(self) -> Option<Explanation> {
         match self {

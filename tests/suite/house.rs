@@ -64,7 +64,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("hosts", &[]),
     ("shutdown", &[]),
     ("workers", &["shutdown"]),
-    ("telemetry", &[]),
+    ("telemetry", &["tls"]),
     ("failpoint", &[]),
     ("limits", &[]),
     ("processes", &[]),

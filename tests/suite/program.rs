@@ -25,6 +25,7 @@ mod run_limits;
 mod run_ports;
 mod runs;
 mod serves;
+mod traces;
 mod volume;
 mod workers;
 
