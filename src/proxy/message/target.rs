@@ -85,22 +85,29 @@ pub(crate) fn host_and_port(uri: &Uri) -> (&str, u16) {
 
 /// The host of an authority, with its brackets.
 pub(crate) fn host(authority: &Authority) -> &str {
-    split(authority).0
+    let text = authority.as_str();
+    match usual_end(text) {
+        None => text,
+        Some(end) if text[end..].starts_with(':') && !text[end..].contains('@') => &text[..end],
+        Some(_) => authority.host(),
+    }
+}
+
+/// Where the host of an authority ends, if that has a port and neither user info nor brackets before it; `None` if it has
+/// nothing but a host.
+fn usual_end(text: &str) -> Option<usize> {
+    text.bytes().position(|byte| matches!(byte, b':' | b'@' | b'['))
 }
 
 /// The host and port of an authority, in a fraction of the time that its own methods take for the usual forms.
 fn split(authority: &Authority) -> (&str, Option<u16>) {
     let text = authority.as_str();
-    // A port has at most five digits.
-    let colon = text.bytes().rev().take(6).position(|byte| byte == b':');
-    let (host, rest) = text.split_at(colon.map_or(text.len(), |behind| text.len() - behind - 1));
-    // Without an early exit, the compiler checks many bytes at a time.
-    let is_usual =
-        !host.bytes().fold(false, |found, byte| found | (byte == b':') | (byte == b'@') | (byte == b'['));
-    match rest.strip_prefix(':').map(|port| port.parse().ok()) {
-        None if is_usual => (host, None),
-        Some(Some(port)) if is_usual => (host, Some(port)),
-        _ => (authority.host(), authority.port_u16()),
+    let Some(end) = usual_end(text) else { return (text, None) };
+    // A port has no `@`, so no user info precedes it.
+    let (host, rest) = text.split_at(end);
+    match rest.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        Some(port) => (host, Some(port)),
+        None => (authority.host(), authority.port_u16()),
     }
 }
 
@@ -203,6 +210,7 @@ mod tests {
         ] {
             let authority: Authority = text.parse().unwrap();
             assert_eq!(split(&authority), (authority.host(), authority.port_u16()), "{text}");
+            assert_eq!(host(&authority), authority.host(), "{text}");
         }
     }
 

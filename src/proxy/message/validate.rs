@@ -52,27 +52,24 @@ fn is_host(value: &HeaderValue) -> bool {
     if value.is_empty() {
         return true;
     }
-    let (host, port, is_literal) = match (value.first(), value.iter().position(|byte| *byte == b']')) {
-        (Some(b'['), Some(end)) => (&value[1..end], &value[end + 1..], true),
-        _ => {
+    let literal_end = if value[0] == b'[' { value.iter().position(|byte| *byte == b']') } else { None };
+    let (host, port, is_literal) = match literal_end {
+        Some(end) => (&value[1..end], &value[end + 1..], true),
+        None => {
             let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
             (&value[..end], &value[end..], false)
         }
     };
-    let is_good = |byte: &u8| {
-        let others: &[u8] = if is_literal { b":.%-_~" } else { b"-._~%!$&'()*+;=" };
-        byte.is_ascii_alphanumeric() || others.contains(byte)
-    };
+    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
     // A host of digits must be an address.
     let is_number = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b'x' | b'X');
     let is_host = || std::str::from_utf8(host).is_ok_and(|host| Host::read(host).is_ok());
-    !host.is_empty()
-        && host.iter().all(is_good)
-        && is_port(port)
+    is_port(port)
         && if is_literal {
             host.contains(&b':') && is_host()
         } else {
-            is_host() || !host.iter().all(is_number)
+            // The first is true of nearly all, and much faster.
+            is_host() || (!host.is_empty() && host.iter().all(is_good) && !host.iter().all(is_number))
         }
 }
 

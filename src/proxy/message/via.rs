@@ -1,9 +1,11 @@
 //! `Via`: our entry, and requests that come back to us. RFC 9110 section 7.6.3.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
 use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, Scheme};
 use http::{Uri, Version};
 
 use super::target;
@@ -18,6 +20,40 @@ static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// Our `Via` entry for a request to `target` received in `version`. Its mark identifies the request if it comes back, and
 /// differs for each origin, so that origins cannot correlate clients.
 pub(crate) fn via(target: &Uri, version: Version) -> HeaderValue {
+    let Some(authority) = target.authority() else { return entry(target, version) };
+    let scheme = target.scheme();
+    LAST.with_borrow_mut(|last| match last {
+        Some(last) if last.is_for(scheme, authority, version) => last.entry.clone(),
+        _ => {
+            let entry = entry(target, version);
+            let (scheme, authority) = (scheme.cloned(), authority.clone());
+            last.insert(LastEntry { scheme, authority, version, entry }).entry.clone()
+        }
+    })
+}
+
+thread_local! {
+    /// Requests to one origin often follow each other.
+    static LAST: RefCell<Option<LastEntry>> = const { RefCell::new(None) };
+}
+
+/// The entry for the last request of a thread.
+struct LastEntry {
+    scheme: Option<Scheme>,
+    authority: Authority,
+    version: Version,
+    entry: HeaderValue,
+}
+
+impl LastEntry {
+    fn is_for(&self, scheme: Option<&Scheme>, authority: &Authority, version: Version) -> bool {
+        self.version == version
+            && self.authority.as_str() == authority.as_str()
+            && self.scheme.as_ref() == scheme
+    }
+}
+
+fn entry(target: &Uri, version: Version) -> HeaderValue {
     // Copied together, because formatting costs each request several times as much.
     let mut entry = *b"1.1 tollpass (0000000000000000)";
     entry[..3].copy_from_slice(number_of(version));

@@ -21,11 +21,9 @@ impl KeptHead {
         let scheme = target.scheme_str().unwrap_or_default();
         let authority = target.authority().map_or("", |authority| authority.as_str());
         let path = target.path_and_query().map_or("", |path| path.as_str());
-        // Separators of the first line and of each header.
-        let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum();
-        let line = [method, " ", scheme, "://", authority, path];
-        let mut kept = Vec::with_capacity(line.iter().map(|part| part.len()).sum::<usize>() + 1 + lines);
-        for part in line {
+        // Enough for most.
+        let mut kept = Vec::with_capacity(512);
+        for part in [method, " ", scheme, "://", authority, path] {
             kept.extend_from_slice(part.as_bytes());
         }
         kept.push(END);
