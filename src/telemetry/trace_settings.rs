@@ -27,8 +27,8 @@ impl TraceSettings {
         if cfg!(feature = "otlp") {
             return Ok(());
         }
-        let remedy = "build tollpass with `--features otlp`, or remove traces.endpoint";
-        Err(TracesError(format!("this tollpass was built without that; {remedy}")))
+        let remedy = "build it with `--features otlp`, or remove traces.endpoint";
+        Err(TracesError(format!("this tollpass was built without the feature otlp; {remedy}")))
     }
 }
 
