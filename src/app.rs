@@ -341,8 +341,9 @@ impl App {
             shutdown.spawn(async move { forward.prepare().await });
         }
         let pays = paying.is_some();
-        let readiness =
-            Readiness::new(promises(&config, payments.clone(), dry_run.is_some()), shutdown.clone());
+        let nodes = nodes(&config)?;
+        let promised = promises(&config, &nodes, payments.clone(), dry_run.is_some());
+        let readiness = Readiness::new(promised, shutdown.clone());
         // Requests are counted if someone can read the counters.
         let is_counting = config.metrics_listen.is_some() || rules.get().authenticator.is_some();
         let counts = workers.each(|_, _| is_counting.then(Arc::<RequestCounts>::default));
@@ -361,7 +362,7 @@ impl App {
                 let source = Dashboard::new(DashboardParts {
                     channels: paying.channels.clone(),
                     readiness: readiness.clone(),
-                    tokens: watched_tokens(&config)?,
+                    tokens: WatchedTokens::new(&config, &nodes),
                     state_dir: config.state_dir.clone(),
                 });
                 Some(DashboardEndpoint::new(access, Arc::new(source), shutdown.clone()))
@@ -376,6 +377,7 @@ impl App {
         let reloader = Reloader {
             config: Arc::clone(&config),
             rules: rules.clone(),
+            nodes,
             payments: paying.as_ref().map(|paying| paying.payments.clone()),
             is_dry_run: dry_run.is_some(),
             is_counting,
@@ -718,7 +720,8 @@ async fn start(
             payments.start_without_chain(signer).await;
         }
         if tells_of_funds {
-            funds::tell(&watched_tokens(config)?, payer, has_chain).await;
+            let tokens = WatchedTokens::new(config, &nodes(config)?);
+            funds::tell(&tokens, payer, has_chain).await;
         }
         Ok(key_lock)
     };
@@ -732,10 +735,9 @@ async fn start(
     prepared
 }
 
-/// The tokens whose balances the nodes of `[[network]]` know.
-fn watched_tokens(config: &Config) -> Result<WatchedTokens, chain::ChainError> {
-    let nodes = config.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
-    Ok(WatchedTokens::new(config, &nodes))
+/// The nodes of `[[network]]`, in its order.
+fn nodes(config: &Config) -> Result<Vec<chain::Network>, chain::ChainError> {
+    config.networks.iter().map(network).collect()
 }
 
 /// Opens the key, and reserves it.

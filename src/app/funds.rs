@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use crate::chain::Network;
-use crate::config::{Config, NetworkConfig};
+use crate::config::Config;
+use crate::payments::Payments;
 use crate::protocol::policy::{Allow, KnownAsset, Rule};
 use crate::protocol::{Address, Amount, AssetId};
+use crate::proxy::frontend::Funds;
 
 /// How long to wait for the nodes.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
@@ -26,7 +29,7 @@ pub(super) struct HeldToken {
 
 /// What the wallet holds.
 #[derive(Debug, Default)]
-struct Funds {
+struct HeldFunds {
     /// Amounts, with their token and network.
     held: Vec<String>,
     /// The tokens that it does not have, with their network.
@@ -40,7 +43,7 @@ impl WatchedTokens {
     pub(super) fn new(config: &Config, nodes: &[Network]) -> Self {
         let mut tokens = Vec::new();
         for (entry, node) in config.networks.iter().zip(nodes) {
-            for known in allowed(config, entry) {
+            for known in allowed(config, |known| known.network == entry.id) {
                 let AssetId::Token(token) = &known.asset else { continue };
                 // A token without a contract has no balance there.
                 let Ok(token) = token.token.parse() else { continue };
@@ -61,7 +64,7 @@ impl WatchedTokens {
     }
 }
 
-impl From<Vec<HeldToken>> for Funds {
+impl From<Vec<HeldToken>> for HeldFunds {
     fn from(tokens: Vec<HeldToken>) -> Self {
         let mut funds = Self::default();
         for HeldToken { asset, amount } in tokens {
@@ -79,9 +82,10 @@ impl From<Vec<HeldToken>> for Funds {
 
 /// Logs whether the wallet can pay. With a chain, that of channels is logged elsewhere.
 pub(super) async fn tell(tokens: &WatchedTokens, payer: Address, has_chain: bool) {
-    let unanswered = || Funds { unknown: Some(format!("no answer within {WITHIN:?}")), ..Funds::default() };
+    let unanswered =
+        || HeldFunds { unknown: Some(format!("no answer within {WITHIN:?}")), ..HeldFunds::default() };
     let read = timeout(WITHIN, tokens.read(payer)).await;
-    let Funds { held, lacking, unknown } = read.map_or_else(|_| unanswered(), Funds::from);
+    let HeldFunds { held, lacking, unknown } = read.map_or_else(|_| unanswered(), HeldFunds::from);
     let channels = if has_chain { "" } else { "; without [chain] there are no channels" };
     match (&held[..], &lacking[..], unknown) {
         ([], [_, ..], None) => tracing::warn!(
@@ -104,8 +108,39 @@ pub(super) async fn tell(tokens: &WatchedTokens, payer: Address, has_chain: bool
     }
 }
 
-/// The tokens of a network that some rule allows, each once.
-fn allowed<'a>(config: &'a Config, entry: &NetworkConfig) -> Vec<&'a KnownAsset> {
+/// The funds for the tokens that rules allow.
+#[derive(Debug)]
+pub(super) struct PromisedFunds {
+    tokens: WatchedTokens,
+    payments: Payments,
+}
+
+impl PromisedFunds {
+    /// Those of a configuration; `None` unless the nodes of its networks know the balances of all tokens that rules allow.
+    pub(super) fn of(config: &Config, nodes: &[Network], payments: &Payments) -> Option<Self> {
+        let tokens = WatchedTokens::new(config, nodes);
+        let all = allowed(config, |_| true);
+        (!all.is_empty() && tokens.0.len() == all.len()).then(|| Self { tokens, payments: payments.clone() })
+    }
+}
+
+impl Funds for PromisedFunds {
+    fn are_lacking(&self) -> BoxFuture<'static, bool> {
+        // Without a key it is not known whose funds these are.
+        let Some(payer) = self.payments.payer() else { return Box::pin(std::future::ready(false)) };
+        let tokens = self.tokens.clone();
+        Box::pin(async move {
+            let read = timeout(WITHIN, tokens.read(payer)).await;
+            // What is not known is not lacking.
+            read.is_ok_and(|held| {
+                held.iter().all(|token| token.amount.as_ref().is_ok_and(|amount| amount.is_zero()))
+            })
+        })
+    }
+}
+
+/// The tokens that some rule allows, each once, of the networks that `is_meant`.
+fn allowed(config: &Config, is_meant: impl Fn(&KnownAsset) -> bool) -> Vec<&KnownAsset> {
     let clients = config.clients.iter().filter_map(|client| client.client.rules.as_deref());
     let rules = clients.chain([&config.policy.rules[..]]).flatten();
     let assets = rules.flat_map(|rule: &Rule| match &rule.allow {
@@ -113,7 +148,7 @@ fn allowed<'a>(config: &'a Config, entry: &NetworkConfig) -> Vec<&'a KnownAsset>
         Allow::Deny => Vec::new(),
     });
     let mut allowed: Vec<&KnownAsset> = Vec::new();
-    for known in assets.filter(|known| known.network == entry.id) {
+    for known in assets.filter(|known| is_meant(known)) {
         if !allowed.iter().any(|other| other.asset == known.asset) {
             allowed.push(known);
         }

@@ -1,12 +1,22 @@
 //! What the rules promise to pay, for probes.
 
+use std::sync::Arc;
+
+use super::funds::PromisedFunds;
+use crate::chain::Network;
 use crate::config::Config;
 use crate::payments::{Obstacle, Payments};
 use crate::protocol::policy::{Allow, Preference};
-use crate::proxy::frontend::{PromisedPayments, Promises};
+use crate::proxy::frontend::{Funds, PromisedPayments, Promises};
 
-/// What the rules promise to pay, those of clients included. Rules that deny promise nothing.
-pub(super) fn promises(config: &Config, payments: Option<Payments>, is_dry_run: bool) -> Promises {
+/// What the rules promise to pay, those of clients included. Rules that deny promise nothing. `nodes` are those of the
+/// networks.
+pub(super) fn promises(
+    config: &Config,
+    nodes: &[Network],
+    payments: Option<Payments>,
+    is_dry_run: bool,
+) -> Promises {
     let of_clients = config.clients.iter().filter_map(|client| client.client.rules.as_deref());
     let rules = std::iter::once(config.policy.rules.as_slice()).chain(of_clients).flatten();
     let promises: Vec<&Preference> = rules
@@ -26,5 +36,10 @@ pub(super) fn promises(config: &Config, payments: Option<Payments>, is_dry_run: 
             (lacks_chain.then_some(Obstacle::NoChain), Some(PromisedPayments { payments, uses_channels }))
         }
     };
-    Promises { lasting, payments }
+    // What is in channels can be paid, too.
+    let promised = payments.as_ref().filter(|promised| !promised.uses_channels);
+    let funds = promised
+        .and_then(|promised| PromisedFunds::of(config, nodes, &promised.payments))
+        .map(|funds| Arc::new(funds) as Arc<dyn Funds>);
+    Promises { lasting, payments, funds }
 }

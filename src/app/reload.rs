@@ -12,6 +12,7 @@ use super::clients::known_clients;
 use super::interception::{SharedCa, interception};
 use super::promises::promises;
 use crate::admin::{ReloadOrder, ReloadRefused, ReloadReport};
+use crate::chain::Network;
 use crate::config::{Config, ConfigError, ReloadedConfig};
 use crate::payments::Payments;
 use crate::protocol::Policy;
@@ -48,6 +49,8 @@ pub(super) struct Reloader {
     /// The configuration that applies.
     pub config: Arc<Config>,
     pub rules: CurrentRules,
+    /// Those of the networks, which change only with a restart.
+    pub nodes: Vec<Network>,
     /// Absent without a wallet.
     pub payments: Option<Payments>,
     pub is_dry_run: bool,
@@ -139,7 +142,8 @@ impl Reloader {
         self.ca.set(rules.interception.as_deref());
         self.background.serve(&rules.policy);
         self.rules.replace(rules);
-        self.readiness.promise(promises(&config, self.payments.clone(), self.is_dry_run));
+        let promised = promises(&config, &self.nodes, self.payments.clone(), self.is_dry_run);
+        self.readiness.promise(promised);
         self.access_log.switch(config.log.access);
         filter.apply();
         self.config = Arc::new(config);

@@ -27,6 +27,8 @@ pub enum Obstacle {
     Frozen,
     /// The node of the chain has not been read yet, or gives no usable answers.
     Node,
+    /// The wallet has none of the tokens that rules allow.
+    NoFunds,
     /// The disk is full, too slow, or read-only.
     Journal,
     /// The proxy is shutting down.
@@ -44,6 +46,7 @@ impl Obstacle {
             Self::Locked => "key-locked",
             Self::Frozen => "frozen",
             Self::Node => "node-unavailable",
+            Self::NoFunds => "no-funds",
             Self::Journal => "journal-unwritable",
             Self::Stopping => "shutting-down",
         }
@@ -59,6 +62,7 @@ impl Obstacle {
             Self::Locked => "the key has not been unlocked yet",
             Self::Frozen => "nothing is signed until `tollpass thaw`",
             Self::Node => "the node of [chain] has not been read yet, or gives no usable answers",
+            Self::NoFunds => "the wallet has none of the tokens that [[pay]] entries allow: send it some",
             Self::Journal => "the journal cannot be written",
             Self::Stopping => "tollpass is shutting down",
         }

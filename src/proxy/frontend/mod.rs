@@ -46,7 +46,7 @@ use identity::{LocalTarget, ProxyIdentity, ReachedAs};
 pub use metrics::{MetricsEndpoint, MetricsSource};
 use page::PageRequest;
 pub use page::{CaFiles, Page};
-pub use readiness::{PromisedPayments, Promises, Readiness};
+pub use readiness::{Funds, PromisedPayments, Promises, Readiness};
 use refused::FrontendRefusal;
 pub use route::ReverseRoute;
 use route::ReverseRoutes;

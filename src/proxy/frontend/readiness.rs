@@ -1,9 +1,11 @@
 //! Whether the proxy can pay what its rules promise, for probes. The answer reveals no amounts, addresses or hosts, and is
 //! kept for a moment, so that probes cost next to nothing however often they come.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use serde_json::json;
@@ -17,6 +19,10 @@ use crate::shutdown::Shutdown;
 
 /// How long an answer is given again.
 const KEPT_FOR: Duration = Duration::from_secs(1);
+/// How long it is believed that the wallet has funds.
+const FUNDED_FOR: Duration = Duration::from_secs(60);
+/// How long it is believed that it has none.
+const UNFUNDED_FOR: Duration = Duration::from_secs(2);
 
 /// Whether the proxy can pay what its rules promise. Clones share what they have found.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +34,23 @@ struct ReadinessState {
     shutdown: Option<Shutdown>,
     /// What was last found, and when.
     known: Arc<AsyncMutex<Option<KnownObstacles>>>,
+    funds: Mutex<KnownFunds>,
+}
+
+/// What is known of the wallet's funds.
+#[derive(Debug, Default)]
+struct KnownFunds {
+    are_lacking: bool,
+    /// When the nodes were last asked.
+    asked: Option<Instant>,
+    /// Counts what was promised: an answer about earlier promises tells nothing.
+    promise: u64,
+}
+
+/// Knows whether the wallet has what rules allow it to pay with.
+pub trait Funds: Debug + Send + Sync {
+    /// Whether it certainly has nothing. Ends within a limit of its own.
+    fn are_lacking(&self) -> BoxFuture<'static, bool>;
 }
 
 /// What the rules promise to pay.
@@ -37,6 +60,8 @@ pub struct Promises {
     pub lasting: Option<Obstacle>,
     /// Absent if there is nothing to pay, or nothing to pay with.
     pub payments: Option<PromisedPayments>,
+    /// Absent if no node knows all that rules may pay with.
+    pub funds: Option<Arc<dyn Funds>>,
 }
 
 /// What was found, and when.
@@ -60,12 +85,15 @@ impl Readiness {
     #[must_use]
     pub fn new(promises: Promises, shutdown: Shutdown) -> Self {
         let (promises, shutdown) = (Mutex::new(promises), Some(shutdown));
-        Self(Arc::new(ReadinessState { promises, shutdown, known: Arc::default() }))
+        let (known, funds) = (Arc::default(), Mutex::default());
+        Self(Arc::new(ReadinessState { promises, shutdown, known, funds }))
     }
 
     /// Other rules apply, which promise this.
     pub fn promise(&self, promises: Promises) {
         *lock(&self.0.promises) = promises;
+        let mut funds = lock(&self.0.funds);
+        *funds = KnownFunds { promise: funds.promise + 1, ..KnownFunds::default() };
     }
 
     /// Whether nothing is known to be in the way.
@@ -77,13 +105,37 @@ impl Readiness {
     /// What is known to be in the way, without a look at the disk.
     #[must_use]
     pub fn known(&self) -> Vec<Obstacle> {
-        let Promises { lasting, payments } = lock(&self.0.promises).clone();
+        let Promises { lasting, payments, funds: _ } = lock(&self.0.promises).clone();
         let shutdown = &self.0.shutdown;
         let is_stopping = shutdown.as_ref().is_some_and(Shutdown::is_stopping);
         let temporary =
             payments.iter().flat_map(|promised| promised.payments.obstacles(promised.uses_channels));
+        let unfunded = lock(&self.0.funds).are_lacking.then_some(Obstacle::NoFunds);
         let stopping = is_stopping.then_some(Obstacle::Stopping);
-        lasting.into_iter().chain(temporary).chain(stopping).collect()
+        lasting.into_iter().chain(temporary).chain(unfunded).chain(stopping).collect()
+    }
+
+    /// Asks the nodes whether the wallet has funds, unless that was done a short time ago. Waits for no answer, which may take
+    /// longer than a probe: the next one tells it.
+    fn ask_for_funds(&self) {
+        let Some(source) = lock(&self.0.promises).funds.clone() else { return };
+        let promise = {
+            let mut known = lock(&self.0.funds);
+            let kept = if known.are_lacking { UNFUNDED_FOR } else { FUNDED_FOR };
+            if known.asked.is_some_and(|asked| asked.elapsed() < kept) {
+                return;
+            }
+            known.asked = Some(Instant::now());
+            known.promise
+        };
+        let this = self.clone();
+        tokio::spawn(async move {
+            let are_lacking = source.are_lacking().await;
+            let mut known = lock(&this.0.funds);
+            if known.promise == promise {
+                known.are_lacking = are_lacking;
+            }
+        });
     }
 
     /// What is in the way.
@@ -101,6 +153,7 @@ impl Readiness {
             if let Some(promised) = promised {
                 promised.payments.check_disk().await;
             }
+            this.ask_for_funds();
             let obstacles = this.known();
             *known = Some(KnownObstacles { at: Instant::now(), obstacles: obstacles.clone() });
             obstacles

@@ -6,17 +6,20 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
+use ethers_core::types::U256;
 use ethers_core::utils::hex;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::process::Command;
+use tollpass::devnet::deploy;
 use tollpass::payments::journal::sidecar_files;
 
 use super::{Ran, run, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
+use crate::support::market::Market;
 use crate::support::office::Office;
 use crate::support::payer::{Alice, KEY, PATIENCE, Program, program};
 use crate::support::raw::Raw;
@@ -198,6 +201,31 @@ async fn readiness_is_about_what_the_rules_promise() {
         await_reasons(proxy.address, expected).await;
         proxy.kill().await;
     }
+}
+
+#[tokio::test]
+async fn an_empty_wallet_is_not_ready_and_a_balance_that_is_not_known_is_no_obstacle() {
+    let market = Market::open().await;
+    let url = market.chain.url();
+    let relay = Relay::before(&url).await;
+    let dollar = deploy::deploy_authorized_token(&url).await.unwrap();
+    let alice = Alice::without_chain(&format!(
+        "[[asset]]\nsymbol = \"DUSD\"\nnetwork = \"eip155:31337\"\ntoken = \"{dollar}\"\ndecimals = 6\n\
+         eip712_name = \"x\"\neip712_version = \"1\"\n[[pay]]\nhost = \"a.example\"\nmax_price = \"0.01 DUSD\"\n\
+         [[network]]\nid = \"eip155:31337\"\nrpc_url = \"{}\"\nconfirmations = 1\nretry_timeout = \"1s\"\n",
+        relay.url()
+    ));
+    let proxy = alice.serve(&[]).await;
+    await_reasons(proxy.address, &["no-funds"]).await;
+    relay.set(Mode::Status(503));
+    await_reasons(proxy.address, &[]).await;
+    relay.set(Mode::Pass);
+    proxy.kill().await;
+    let proxy = alice.serve(&[]).await;
+    await_reasons(proxy.address, &["no-funds"]).await;
+    deploy::fund(&url, alice.address, U256::zero(), &[(dollar, 1.into())]).await.unwrap();
+    await_reasons(proxy.address, &[]).await;
+    proxy.kill().await;
 }
 
 #[tokio::test]
