@@ -98,7 +98,7 @@
 //! | `processes` | which process descends from which, and which has a socket | none |
 //! | `shutdown` | signals, drain, deadline | none |
 //! | `workers` | the threads that serve clients, and which of them gets a connection | `shutdown` |
-//! | `telemetry` | the log | none |
+//! | `telemetry` | the log, and traces | `tls` |
 //! | `error_chain` | errors with their causes | none |
 //! | `histogram` | how long things take | none |
 //! | `mutex` | locks that ignore poisoning | none |

@@ -78,15 +78,6 @@ impl Handling {
             }
         }
     }
-
-    /// The reason, if the request did not get what it asked for.
-    pub(crate) fn into_explanation(self) -> Option<Explanation> {
-        match self {
-            Self::Local => None,
-            Self::Refused(explanation) | Self::Unpaid(explanation) => Some(explanation),
-            Self::Paid { withheld: explanation, .. } | Self::InDoubt { explanation, .. } => explanation,
-        }
-    }
 }
 
 /// A request as logs name it: its number in this process, method, and URL without user info and query.

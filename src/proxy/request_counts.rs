@@ -125,16 +125,17 @@ impl PendingCount {
     /// Counts the request by its response.
     pub(super) fn answered(&mut self, response: &Response<Body>) {
         let Some((counts, origin)) = self.0.take() else { return };
-        let (kind, explanation) = match response.extensions().get::<Handling>() {
-            None => (origin.kind(), None),
-            Some(Handling::Local) => (RequestKind::Local, None),
-            Some(Handling::Refused(why)) => (RequestKind::Refused, Some(why)),
-            Some(Handling::Unpaid(why)) => (RequestKind::Unpaid, Some(why)),
-            Some(Handling::Paid { withheld, .. }) => (RequestKind::Paid, withheld.as_ref()),
-            Some(Handling::InDoubt { explanation, .. }) => (RequestKind::InDoubt, explanation.as_ref()),
+        let handling = response.extensions().get::<Handling>();
+        let kind = match handling {
+            None => origin.kind(),
+            Some(Handling::Local) => RequestKind::Local,
+            Some(Handling::Refused(_)) => RequestKind::Refused,
+            Some(Handling::Unpaid(_)) => RequestKind::Unpaid,
+            Some(Handling::Paid { .. }) => RequestKind::Paid,
+            Some(Handling::InDoubt { .. }) => RequestKind::InDoubt,
         };
         counts.count(kind, class(response.status()));
-        if let Some(why) = explanation {
+        if let Some(why) = handling.and_then(Handling::explanation) {
             counts.count_reason(why.reason);
         }
     }

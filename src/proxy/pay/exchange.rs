@@ -255,7 +255,7 @@ where
     pub(super) fn finish(&mut self, mut answer: Response<Body>) -> Response<Body> {
         self.tell_of_exit(Some((answer.status(), answer.headers())));
         let why = |answer: &mut Response<Body>| {
-            answer.extensions_mut().remove::<Handling>().and_then(Handling::into_explanation)
+            answer.extensions_mut().remove::<Handling>().and_then(|handling| handling.explanation().cloned())
         };
         let handling = match &self.spent {
             Spent::Nothing => return answer,

@@ -120,9 +120,7 @@ where
                 PayFuture::Pass { inner: self.inner.call(request), unpaid }
             }
             Judged::Pay(terms) => {
-                // The ready service handles the request; its clone becomes ready with the next call.
-                let clone = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, clone);
+                let inner = self.inner.clone();
                 PayFuture::Buy(Box::pin(begin(Arc::clone(&self.shared), inner, request, terms)))
             }
         }
