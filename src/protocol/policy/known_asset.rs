@@ -69,9 +69,9 @@ const LONGEST_NAME: usize = 120;
 pub fn well_known() -> Vec<KnownAsset> {
     let usdc = USDC.iter().filter_map(|(network, token, name)| {
         let usd = if TEST_NETWORKS.contains(network) { None } else { Usd::from_str("1").ok() };
-        // Circle's contracts, and bridged copies of them, have version 2.
+        // Circle's contracts, and copies of them for bridged tokens, have version 2.
         let domain = TokenDomain { name: (*name).to_owned(), version: "2".to_owned() };
-        let symbol = if name.starts_with("Bridged") { "USDC.e" } else { "USDC" };
+        let symbol = if name.starts_with("Bridged") || *name == "USDC.e" { "USDC.e" } else { "USDC" };
         Some(KnownAsset::new(symbol, network, token.parse().ok()?, 6, usd).with_domain(Some(domain)))
     });
     let rdn = RDN.parse().ok().map(|token| KnownAsset::new("RDN", "eip155:1", token, 18, None));
@@ -90,8 +90,14 @@ const USDC: &[(&str, &str, &str)] = &[
     // Polygon, and Amoy.
     ("eip155:137", "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359", "USD Coin"),
     ("eip155:80002", "0x41E94Eb019C0762f9Bfcf9Fb1E58725BfB0e7582", "USDC"),
+    // XDC, and Apothem.
+    ("eip155:50", "0xfA2958CB79b0491CC627c1557F441eF849Ca8eb1", "USDC"),
+    ("eip155:51", "0xb5AB69F7bBada22B28e79C8FFAECe55eF1c771D4", "USDC"),
     // Monad.
     ("eip155:143", "0x754704Bc059F8C67012fEd69BC8A327a5aafb603", "USDC"),
+    // X Layer, and its test network: issued by Circle since August 2026. The bridged token of X Layer is another one.
+    ("eip155:196", "0xB6CEceAB302E2E4948951eE7843FC24E92933061", "USDC"),
+    ("eip155:1952", "0xDec90b78111Ba2fc6FC6d84d8B9ec159A2d4b9B3", "USDC"),
     // World Chain, and its Sepolia.
     ("eip155:480", "0x79A02482A880bCE3F13e09Da970dC34db4CD24d1", "USDC"),
     ("eip155:4801", "0x66145f38cBAC35Ca6F1Dfb4914dF98F1614aeA88", "USDC"),
@@ -103,25 +109,33 @@ const USDC: &[(&str, &str, &str)] = &[
     ("eip155:84532", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC"),
     // Arbitrum One, and its Sepolia.
     ("eip155:42161", "0xaf88d065e77c8cC2239327C5EDb3A432268e5831", "USD Coin"),
-    ("eip155:421614", "0x75faf114eafb1BDbe2F0316DF893fd58CE46AA4d", "USDC"),
+    ("eip155:421614", "0x75faf114eafb1BDbe2F0316DF893fd58CE46AA4d", "USD Coin"),
     // Celo, and its Sepolia.
     ("eip155:42220", "0xcebA9300f2b948710d2653dD7B07f33A8B32118C", "USDC"),
     ("eip155:11142220", "0x01C5C0122039549AD1493B8220cABEdD739BC44E", "USDC"),
     // Avalanche, and Fuji.
     ("eip155:43114", "0xB97EF9Ef8734C71904D8002F8b6Bc66Dd9c48a6E", "USD Coin"),
     ("eip155:43113", "0x5425890298aed601595a70AB815c96711a31Bc65", "USD Coin"),
+    // ADI Chain.
+    ("eip155:36900", "0x9cb8142aEBBcdc60AF7c97Af897A67A8f3CA71C2", "USDC.e"),
+    // HPP, and its Sepolia.
+    ("eip155:190415", "0x401eCb1D350407f13ba348573E5630B83638E30D", "Bridged USDC"),
+    ("eip155:181228", "0x401eCb1D350407f13ba348573E5630B83638E30D", "Bridged USDC"),
     // SKALE on Base, and its Sepolia.
     ("eip155:1187947933", "0x85889c8c714505E0c94b30fcfcF64fE3Ac8FCb20", "Bridged USDC (SKALE Bridge)"),
     ("eip155:324705682", "0x2e08028E3C4c2356572E096d8EF835cD5C6030bD", "Bridged USDC (SKALE Bridge)"),
 ];
 
 /// Tokens on these networks are worth nothing.
-const TEST_NETWORKS: [&str; 9] = [
+const TEST_NETWORKS: [&str; 12] = [
+    "eip155:51",
     "eip155:1328",
+    "eip155:1952",
     "eip155:4801",
     "eip155:43113",
     "eip155:80002",
     "eip155:84532",
+    "eip155:181228",
     "eip155:421614",
     "eip155:11142220",
     "eip155:11155111",
@@ -150,6 +164,9 @@ mod tests {
         assert_eq!(base.usd.unwrap().to_string(), "$1");
         let domain = base.domain.as_ref().unwrap();
         assert_eq!((&*domain.name, &*domain.version), ("USD Coin", "2"));
+        let bridged =
+            |network| known.iter().any(|asset| asset.network == network && asset.symbol == "USDC.e");
+        assert!(bridged("eip155:36900") && bridged("eip155:190415") && !bridged("eip155:196"));
     }
 
     #[test]
