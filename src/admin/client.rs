@@ -20,7 +20,9 @@ use super::endpoints::{
     RUN_REPORT, ReloadReport, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::socket;
-use crate::channels::{AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan};
+use crate::channels::{
+    AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan, SetAllowance,
+};
 use crate::payments::{
     BudgetView, ListedApproval, ListedHold, Listing, PausedHost, PendingApproval, SpendingReport,
 };
@@ -298,7 +300,7 @@ pub async fn plan_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<Al
 ///
 /// # Errors
 /// The request failed, or the allowance was not set, or may not have been.
-pub async fn set_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<Permit2Allowance, AdminError> {
+pub async fn set_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<SetAllowance, AdminError> {
     within(OPERATE_WITHIN, post(path, SET_ALLOWANCE, wanted)).await
 }
 

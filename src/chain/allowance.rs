@@ -222,7 +222,8 @@ impl Allowances<'_> {
         Ok(AllowancePlan { present, steps, wei })
     }
 
-    /// Sets an allowance, and waits until it is confirmed. Returns the allowance that the token shows then.
+    /// Sets an allowance, and waits until it is confirmed. Returns the allowance that the token shows then, and the
+    /// transactions that were sent.
     ///
     /// # Errors
     /// [`AllowanceError::StillPending`] and [`AllowanceError::UnclearSignature`], also within
@@ -231,16 +232,17 @@ impl Allowances<'_> {
         &self,
         wanted: Allowance,
         recorder: &impl AllowanceRecorder,
-    ) -> Result<U256, AllowanceError> {
+    ) -> Result<(U256, Vec<TransactionHash>), AllowanceError> {
         let AllowancePlan { steps, .. } = self.plan(wanted).await?;
-        for (place, amount) in steps.into_iter().enumerate() {
+        let mut sent = Vec::with_capacity(steps.len());
+        for amount in steps {
             let set = self.approve(Allowance { amount, ..wanted }, recorder).await;
-            set.map_err(|why| match place {
+            sent.push(set.map_err(|why| match sent.len() {
                 0 => why,
                 _ => AllowanceError::LeftAtZero { why: Box::new(why) },
-            })?;
+            })?);
         }
-        self.present(wanted.token, wanted.spender).await
+        Ok((self.present(wanted.token, wanted.spender).await?, sent))
     }
 
     /// The values to set, one after the other. Some tokens want an allowance to be 0 before they change it.
@@ -273,7 +275,7 @@ impl Allowances<'_> {
         &self,
         allowance: Allowance,
         recorder: &impl AllowanceRecorder,
-    ) -> Result<(), AllowanceError> {
+    ) -> Result<TransactionHash, AllowanceError> {
         let call = erc20::approve(allowance.spender, allowance.amount);
         let request = self.request(allowance.token, &call);
         let turn = self.nonces.turn().await;
@@ -319,7 +321,7 @@ impl Allowances<'_> {
         if receipt.status.is_some_and(|status| status.is_zero()) {
             return Err(AllowanceError::Failed { hash });
         }
-        Ok(())
+        Ok(hash)
     }
 
     /// Signs a transaction. An external signer is asked only after the journal has what it is asked for.

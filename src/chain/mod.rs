@@ -34,7 +34,7 @@ pub use allowance::{
     TransactionLimits,
 };
 pub use client::Chain;
-pub use error::{AllowanceError, ChainError, NotRecorded, OpError};
+pub use error::{AllowanceError, ChainError, NotRecorded, OpError, TransactionHash};
 #[cfg(feature = "testing")]
 pub use error::{PinSource, Underfunded};
 pub(crate) use fees::most_it_costs;

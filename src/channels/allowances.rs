@@ -33,6 +33,16 @@ pub struct Permit2Allowance {
     pub amount: U256,
 }
 
+/// An allowance that was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAllowance {
+    /// How much the token shows that Permit2 may move now, in base units.
+    pub amount: U256,
+    /// The hashes of the transactions that set it, as `0x` and 64 hexadecimal digits; none if it was as wanted.
+    #[serde(default)]
+    pub transactions: Vec<String>,
+}
+
 /// What it takes to set an allowance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowanceChange {
@@ -96,14 +106,14 @@ impl Channels {
         Ok(AllowanceChange { owner, spender: PERMIT2, present, transactions, wei })
     }
 
-    /// Sets an allowance, and waits until that is confirmed. Returns what the token shows then.
+    /// Sets an allowance, and waits until that is confirmed.
     ///
     /// # Errors
     /// It was not set, or may not have been; the error names the remedy.
-    pub async fn set_allowance(&self, wanted: Permit2Allowance) -> Result<Permit2Allowance, OperationError> {
+    pub async fn set_allowance(&self, wanted: Permit2Allowance) -> Result<SetAllowance, OperationError> {
         let account = self.account_on(wanted.name.chain_id).await?;
-        let amount = account.allowances().await?.set(wanted.to_set(), &self.payments).await?;
-        Ok(Permit2Allowance { amount, ..wanted })
+        let (amount, sent) = account.allowances().await?.set(wanted.to_set(), &self.payments).await?;
+        Ok(SetAllowance { amount, transactions: sent.iter().map(ToString::to_string).collect() })
     }
 
     /// How much of a token Permit2 may move.

@@ -13,12 +13,12 @@ mod service;
 mod totals;
 mod words;
 
-pub use allowances::{AllowanceChange, AllowanceName, Permit2Allowance};
+pub use allowances::{AllowanceChange, AllowanceName, Permit2Allowance, SetAllowance};
 pub use approver::{CloseApprovalRequest, CloseApprover};
 pub use error::OperationError;
 #[cfg(feature = "testing")]
 pub use operate::PlannedAction;
-pub use operate::{Operation, OperationReport, Plan};
+pub use operate::{Operation, OperationOutcome, OperationReport, Plan};
 pub use reaper::IdleChannelReaper;
 pub use seller_client::SellerClient;
 pub use service::Channels;

@@ -122,10 +122,21 @@ pub enum ClosingTotal {
     AtMost(Amount),
 }
 
+/// What an operation did, and by which transaction.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperationReport {
+    /// What it did.
+    #[serde(flatten)]
+    pub outcome: OperationOutcome,
+    /// The hash of its last transaction, as `0x` and 64 hexadecimal digits; absent if it was done without one.
+    #[serde(default)]
+    pub transaction: Option<String>,
+}
+
 /// What an operation did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum OperationReport {
+pub enum OperationOutcome {
     /// The channels were read from the chain.
     Synced {
         /// The number of channels.
@@ -248,16 +259,21 @@ impl Channels {
         let synced = context.chain.sync(context.cursor, &known).await?;
         let (channels, head) = (synced.channels.len(), synced.head);
         self.payments.synced(synced).await?;
-        Ok(OperationReport::Synced { channels, head })
+        Ok(OperationReport { outcome: OperationOutcome::Synced { channels, head }, transaction: None })
     }
 }
 
-fn report((id, on_chain): ChangedChannel) -> OperationReport {
-    let Some(on_chain) = on_chain else { return OperationReport::Ended(id) };
+fn report(changed: ChangedChannel) -> OperationReport {
+    let outcome = outcome(changed.channel, changed.on_chain);
+    OperationReport { outcome, transaction: changed.transaction.map(|hash| hash.to_string()) }
+}
+
+fn outcome(id: ChannelId, on_chain: Option<OnChain>) -> OperationOutcome {
+    let Some(on_chain) = on_chain else { return OperationOutcome::Ended(id) };
     let channel = Channel::new(on_chain);
     let listed = ListedChannel::new(&id, &channel, None);
     match channel.phase {
-        Phase::Closing { settle_block } => OperationReport::Closing { channel: listed, settle_block },
-        Phase::Open | Phase::Gone => OperationReport::Funded(listed),
+        Phase::Closing { settle_block } => OperationOutcome::Closing { channel: listed, settle_block },
+        Phase::Open | Phase::Gone => OperationOutcome::Funded(listed),
     }
 }

@@ -1,6 +1,6 @@
 //! Sentences about operations on channels, for their plans and results. The caller says how it shows amounts.
 
-use super::operate::{ClosingTotal, OperationReport, PlannedAction};
+use super::operate::{ClosingTotal, OperationOutcome, PlannedAction};
 use crate::protocol::Amount;
 
 impl PlannedAction {
@@ -44,12 +44,14 @@ impl PlannedAction {
     }
 }
 
-impl OperationReport {
+impl OperationOutcome {
     /// Describes what an operation did.
     #[must_use]
     pub fn describe(&self, show: impl Fn(Amount) -> String) -> String {
         match self {
-            Self::Synced { channels, head } => format!("read {channels} channels up to block {head}"),
+            Self::Synced { channels, head } => {
+                format!("read {channels} channels up to block {head}")
+            }
             Self::Ended(channel) => format!("{channel} is closed and paid out"),
             Self::Closing { channel, settle_block } => {
                 let id = channel.id();

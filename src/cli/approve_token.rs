@@ -11,7 +11,7 @@ use super::config_args::ConfigArgs;
 use super::confirm::confirm;
 use super::output::{print, tell};
 use super::progress::with_progress;
-use crate::channels::{AllowanceChange, AllowanceName, Permit2Allowance};
+use crate::channels::{AllowanceChange, AllowanceName, Permit2Allowance, SetAllowance};
 use crate::protocol::policy::{KnownAsset, well_known};
 use crate::protocol::{Address, Amount, AssetId, decimal};
 
@@ -80,20 +80,27 @@ pub async fn run(args: ApproveTokenArgs) -> anyhow::Result<()> {
     };
     let backend = Backend::open(args.place.state_dir()?, config).await?;
     let done = match amount {
-        None => backend.allowance(&token.name).await,
+        None => backend.allowance(&token.name).await.map(|Permit2Allowance { amount, .. }| present(amount)),
         Some(amount) => set(&backend, &token, amount, args.yes).await,
     };
     backend.close().await;
-    let Permit2Allowance { amount, .. } = done?;
+    let SetAllowance { amount, transactions } = done?;
     if args.json {
         let AllowanceName { chain_id, token } = token.name;
         let is_unlimited = amount == U256::MAX;
         let shown = json!({
             "network": format!("eip155:{chain_id}"), "token": token, "amount": amount.to_string(), "unlimited": is_unlimited,
+            "transactions": transactions,
         });
         return print(format!("{shown}\n"));
     }
-    print(format!("Permit2 may move {} on {}\n", token.show(amount), args.network))
+    let sent: String = transactions.iter().map(|hash| format!("transaction: {hash}\n")).collect();
+    print(format!("Permit2 may move {} on {}\n{sent}", token.show(amount), args.network))
+}
+
+/// An allowance for which nothing was sent.
+fn present(amount: U256) -> SetAllowance {
+    SetAllowance { amount, transactions: Vec::new() }
 }
 
 /// Sets the allowance, if the user agrees.
@@ -102,12 +109,12 @@ async fn set(
     token: &NamedToken,
     amount: U256,
     is_agreed: bool,
-) -> anyhow::Result<Permit2Allowance> {
+) -> anyhow::Result<SetAllowance> {
     let wanted = Permit2Allowance { name: token.name, amount };
     let AllowanceChange { owner, spender, present, transactions, wei } =
         backend.plan_allowance(&wanted).await?;
     if transactions == 0 {
-        return Ok(Permit2Allowance { amount: present, ..wanted });
+        return Ok(self::present(present));
     }
     let steps = if transactions > 1 { " in 2 transactions, as the token wants 0 in between" } else { "" };
     tell(format_args!(

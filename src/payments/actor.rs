@@ -19,7 +19,7 @@ use super::journal::writer::{JournalPort, JournalWriter};
 use super::journal::{AccountId, Journal};
 use super::ledger::{LedgerKey, LedgerQueue};
 use super::listing::{ListedChannel, Listing};
-use super::message::{ChainContext, LockId, LockReply, Message, OpReply, StartupState};
+use super::message::{ChainContext, ChangedChannel, LockId, LockReply, Message, OpReply, StartupState};
 use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::seller_urls::SellerUrls;
@@ -300,10 +300,11 @@ impl Actor {
                     // The caller may have stopped waiting.
                     let _ = reply.send(Ok(result.clone()));
                 }
-                if let Ok(Some((channel, Some(_)))) = &result {
+                if let Ok(Some(ChangedChannel { channel, on_chain: Some(_), .. })) = &result {
                     lock(&self.recheck).insert(*channel);
                 }
                 let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
+                let result = result.map(|changed| changed.map(|changed| (changed.channel, changed.on_chain)));
                 self.engine.submit(Input::OpFinished(receiver, result));
                 self.order_next(receiver, is_clear);
             }

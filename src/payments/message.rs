@@ -9,7 +9,7 @@ use super::error::ChannelAccessError;
 use super::journal::{Journal, JournalError, StoredAccount};
 use super::listing::Listing;
 use crate::chain::WalletSigner;
-use crate::chain::{Chain, NotRecorded, Synced};
+use crate::chain::{Chain, NotRecorded, Synced, TransactionHash};
 use crate::protocol::engine::{OpFailure, OpRefused};
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain};
 
@@ -80,8 +80,15 @@ pub(super) enum Message {
 /// Work on the journal.
 pub(super) type JournalWork = Box<dyn FnOnce(&mut Journal) + Send>;
 
-/// A channel that a transaction changed, and its state on the chain; `None` if it is settled.
-pub(crate) type ChangedChannel = (ChannelId, Option<OnChain>);
+/// A channel that an operation changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChangedChannel {
+    pub(crate) channel: ChannelId,
+    /// Its state on the chain; `None` if it is settled.
+    pub(crate) on_chain: Option<OnChain>,
+    /// Our transaction that changed it; `None` if the operation was done without it.
+    pub(crate) transaction: Option<TransactionHash>,
+}
 
 /// The outcome of a user operation.
 pub(super) type OpReply = Result<Result<Option<ChangedChannel>, OpFailure>, OpRefused>;

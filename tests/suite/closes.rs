@@ -250,7 +250,7 @@ async fn an_end_that_came_about_meanwhile_is_not_paid_for_again() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let [first, second, third] = [sides.open(100).await, sides.open(100).await, sides.open(100).await];
-        let ended = |channel: ChannelId| OpResult { channel, on_chain: None, fee: None };
+        let ended = |channel: ChannelId| OpResult { channel, on_chain: None, transaction: None, fee: None };
 
         crash(&sides, sides.together(first, 30)).await;
         sides.receiver_closes(first, 30).await;
@@ -311,7 +311,10 @@ async fn a_mined_failure_is_an_error_unless_the_channel_ended_all_the_same() {
         crash(&sides, settle(channel)).await;
         sides.receiver_closes(channel, 40).await;
         send_by_hand(&sides).await;
-        assert_eq!(resume(&sides).await.unwrap(), OpResult { channel, on_chain: None, fee: None });
+        assert_eq!(
+            resume(&sides).await.unwrap(),
+            OpResult { channel, on_chain: None, transaction: None, fee: None }
+        );
         assert_eq!(sides.holdings().await, (TOKENS - 40, 40, 0));
     })
     .await;

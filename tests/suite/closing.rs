@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::channels::{Operation, OperationError, OperationReport, PlannedAction};
+use tollpass::channels::{Operation, OperationError, OperationOutcome, OperationReport, PlannedAction};
 use tollpass::devnet::origin::Lose;
 use tollpass::payments::ChannelAccessError;
 use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
@@ -64,7 +64,7 @@ async fn a_cooperative_close_pays_both_and_the_next_payment_opens_another_channe
         let channel = only(&proxy).await.id();
         assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 0, 10 * PRICE));
         let report = done(&proxy, together(channel)).await;
-        assert!(matches!(report, OperationReport::Ended(ended) if ended == channel), "{report:?}");
+        assert!(matches!(report.outcome, OperationOutcome::Ended(ended) if ended == channel), "{report:?}");
         assert_eq!(town.holdings().await, (WEALTH - 3 * PRICE, 3 * PRICE, 0));
         let gone = only(&proxy).await;
         assert_eq!((gone.phase.as_str(), gone.promised), ("gone", (3 * PRICE).into()));

@@ -115,7 +115,7 @@ pub(super) async fn apply(channels: &Channels, change: DashboardChange) -> Resul
         }
         DashboardChange::Operate(wanted) => {
             let done = channels.operate(wanted.operation(&asset)?).await.map_err(failed)?;
-            Ok(json!({ "text": done.describe(|amount| asset.show(amount)) }))
+            Ok(json!({ "text": done.outcome.describe(|amount| asset.show(amount)) }))
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct OpResult {
     /// of these, this is the last state read within `retry_timeout`: the deposit may be lower than what was sent, even
     /// 0, or the channel may be closing.
     pub on_chain: Option<OnChain>,
+    /// The transaction that completed the operation; `None` if another one ended the channel.
+    pub transaction: Option<TransactionHash>,
     /// The fee in wei of the transactions that were confirmed. `None` if the node does not report it, or if another
     /// transaction ended the channel.
     pub fee: Option<U256>,
@@ -252,7 +254,8 @@ impl Chain {
             | ChannelOp::Settle { channel } => channel,
         };
         let on_chain = self.proven(sent, channel, &mined).await?;
-        Ok(OpResult { channel, on_chain, fee: both(fee, mined.fee(&sent.intent)) })
+        let transaction = Some(sent.hash());
+        Ok(OpResult { channel, on_chain, transaction, fee: both(fee, mined.fee(&sent.intent)) })
     }
 
     /// The result of `op` if it ends a channel and the channel has already ended that way.
@@ -262,7 +265,8 @@ impl Chain {
         let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
             return Ok(None);
         };
-        Ok(contract::is_reached(op, None, on_chain).then_some(OpResult { channel, on_chain, fee: None }))
+        let ended = OpResult { channel, on_chain, transaction: None, fee: None };
+        Ok(contract::is_reached(op, None, on_chain).then_some(ended))
     }
 
     pub(in crate::chain) async fn succeeded(

@@ -7,7 +7,9 @@ use anyhow::{Context as _, bail};
 
 use crate::admin;
 use crate::app::StandalonePayments;
-use crate::channels::{AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan};
+use crate::channels::{
+    AllowanceChange, AllowanceName, Operation, OperationReport, Permit2Allowance, Plan, SetAllowance,
+};
 use crate::config::Config;
 use crate::payments::Listing;
 
@@ -76,7 +78,7 @@ impl Backend {
     pub(in crate::cli) async fn set_allowance(
         &self,
         wanted: &Permit2Allowance,
-    ) -> anyhow::Result<Permit2Allowance> {
+    ) -> anyhow::Result<SetAllowance> {
         match self {
             Self::Running(socket) => Ok(admin::set_allowance(socket, wanted).await?),
             Self::Local(backend) => Ok(backend.channels().set_allowance(*wanted).await?),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use crate::admin::AdminError;
-use crate::channels::{Operation, OperationError, OperationReport};
+use crate::channels::{Operation, OperationError, OperationOutcome, OperationReport};
 use crate::cli::confirm::{Declined, confirm};
 use crate::cli::output::{print, tell};
 use crate::cli::progress::with_progress;
@@ -113,7 +113,7 @@ pub(super) async fn run(
         }
         match one(backend, &operation, is_agreed).await {
             Ok(report) => {
-                let text = if json { json_of(&report)?.to_string() } else { report.describe(units) };
+                let text = if json { json_of(&report)?.to_string() } else { text_of(&report) };
                 // A failed write does not stop the other operations.
                 printed = printed.and(print(text + "\n"));
             }
@@ -144,13 +144,23 @@ fn units(amount: Amount) -> String {
     amount.to_string()
 }
 
-/// The result as JSON: the sentence, and the channel afterwards if it still exists.
+/// The result for people.
+fn text_of(done: &OperationReport) -> String {
+    let text = done.outcome.describe(units);
+    match &done.transaction {
+        Some(hash) => format!("{text}\ntransaction: {hash}"),
+        None => text,
+    }
+}
+
+/// The result as JSON: the sentence, the channel afterwards if it still exists, and the transaction if there was one.
 fn json_of(done: &OperationReport) -> serde_json::Result<Value> {
-    let channel = match done {
-        OperationReport::Closing { channel, .. } | OperationReport::Funded(channel) => Some(channel),
-        OperationReport::Synced { .. } | OperationReport::Ended(_) => None,
+    let channel = match &done.outcome {
+        OperationOutcome::Closing { channel, .. } | OperationOutcome::Funded(channel) => Some(channel),
+        OperationOutcome::Synced { .. } | OperationOutcome::Ended(_) => None,
     };
-    Ok(json!({ "text": done.describe(units), "channel": serde_json::to_value(channel)? }))
+    let (text, channel) = (done.outcome.describe(units), serde_json::to_value(channel)?);
+    Ok(json!({ "text": text, "channel": channel, "transaction": done.transaction }))
 }
 
 /// Whether the policy says to leave all channels of this seller open.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::field::display;
 
 use super::Actor;
 use crate::chain::{Balances, Chain, NotRecorded, OpError, OpResult, Resolution, TransactionRecorder};
 use crate::failpoint;
 use crate::payments::message::{ChangedChannel, Message};
 use crate::protocol::engine::{Balance, Input, OpFailure};
-use crate::protocol::{Address, ChannelOp, Intent};
+use crate::protocol::{Address, ChannelOp, Intent, OnChain};
 
 /// The timeout for the payer's balance; a request waits for it to decide whether to retry.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,7 +23,7 @@ impl Actor {
         let receiver = op.receiver();
         tracing::info!(operation = %op, "starting a channel operation");
         self.job(receiver, move |chain, journal| async move {
-            chain.execute(&op, &journal).await.map(funded).map_err(|error| failure(op, &error))
+            chain.execute(&op, &journal).await.map(changed).map_err(|error| failure(op, &error))
         });
     }
 
@@ -32,7 +33,7 @@ impl Actor {
         tracing::info!(%receiver, operation = %op, "resuming an interrupted channel operation");
         self.job(receiver, move |chain, journal| async move {
             match chain.resume(&intents, &journal).await {
-                Ok(Resolution::Done(done)) => Ok(funded(done)),
+                Ok(Resolution::Done(done)) => Ok(changed(done)),
                 Ok(Resolution::NothingMoved) => Ok(None),
                 Err(error) => Err(failure(op, &error)),
             }
@@ -66,10 +67,15 @@ impl Actor {
                 failure.balance = balance(&chain).await;
             }
             match &result {
-                Ok(Some((channel, Some(on_chain)))) => {
-                    tracing::info!(%channel, deposit = %on_chain.deposit, "transaction confirmed");
+                Ok(Some(ChangedChannel { channel, on_chain, transaction })) => {
+                    let transaction = transaction.map(display);
+                    match on_chain {
+                        Some(OnChain { deposit, .. }) => {
+                            tracing::info!(%channel, %deposit, transaction, "transaction confirmed");
+                        }
+                        None => tracing::info!(%channel, transaction, "channel is settled"),
+                    }
                 }
-                Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
                 Ok(None) => tracing::info!(%receiver, "the transaction was never mined"),
                 Err(failure) => {
                     tracing::warn!(operation = %failure.op, reason = failure.reason, "channel operation failed")
@@ -100,8 +106,9 @@ impl TransactionRecorder for Intents {
     }
 }
 
-fn funded(done: OpResult) -> Option<ChangedChannel> {
-    Some((done.channel, done.on_chain))
+fn changed(done: OpResult) -> Option<ChangedChannel> {
+    let OpResult { channel, on_chain, transaction, .. } = done;
+    Some(ChangedChannel { channel, on_chain, transaction })
 }
 
 fn failure(op: ChannelOp, error: &OpError) -> OpFailure {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
-use tollpass::channels::{Operation, OperationReport};
+use tollpass::channels::{Operation, OperationOutcome};
 use tollpass::devnet::origin;
 use tollpass::protocol::Amount;
 
@@ -50,7 +50,7 @@ async fn each_way_without_a_certificate_pays_for_the_same_resource() {
         let channel = only(&proxy).await.id();
         let together = Operation::CloseTogether { channel, seller: None };
         let done = proxy.channels.operate(together).await.unwrap_or_else(|trouble| panic!("{trouble}"));
-        assert!(matches!(done, OperationReport::Ended(ended) if ended == channel), "{done:?}");
+        assert!(matches!(done.outcome, OperationOutcome::Ended(ended) if ended == channel), "{done:?}");
         proxy.stop().await;
         fair.origin.stop().await;
     }

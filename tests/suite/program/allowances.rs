@@ -67,6 +67,12 @@ impl Scene {
         allowance(&self.network, &self.alice, token).await
     }
 
+    async fn has_succeeded(&self, transaction: &str) -> bool {
+        let receipt: Value =
+            self.network.request("eth_getTransactionReceipt", rpc_params![transaction]).await.unwrap();
+        receipt["status"] == "0x1"
+    }
+
     async fn sent(&self) -> u64 {
         let params = rpc_params![H160::from(self.alice.address), "latest"];
         let count: U256 = self.network.request("eth_getTransactionCount", params).await.unwrap();
@@ -109,10 +115,13 @@ async fn an_allowance_is_set_shown_and_changed_with_and_without_a_running_proxy(
         assert_eq!(scene.sent().await, begun, "nothing was sent");
 
         let set = scene.approve(&["EASY", "5", "EASY", "--yes"]).await;
-        assert_eq!((set.code, set.out.as_str()), (0, "Permit2 may move 5 EASY on eip155:31337\n"), "{set:?}");
+        let (said, hash) = set.out.trim_end().split_once("\ntransaction: ").unwrap();
+        assert_eq!((set.code, said), (0, "Permit2 may move 5 EASY on eip155:31337"), "{set:?}");
+        assert!(scene.has_succeeded(hash).await, "{set:?}");
         assert_eq!((scene.allowance(scene.easy).await, scene.sent().await), (5_000_000.into(), begun + 1));
         let same = scene.approve(&["EASY", "5000000", "--yes"]).await;
         assert_eq!((same.code, scene.sent().await), (0, begun + 1), "it is so already: {same:?}");
+        assert!(!same.out.contains("transaction"), "{same:?}");
         let unlimited = scene.approve(&["EASY", "--unlimited", "--yes", "--json"]).await;
         let json: Value = serde_json::from_str(&unlimited.out).unwrap();
         assert_eq!((&json["unlimited"], &json["network"]), (&json!(true), &json!(NETWORK)), "{unlimited:?}");
@@ -121,13 +130,15 @@ async fn an_allowance_is_set_shown_and_changed_with_and_without_a_running_proxy(
         assert_eq!((lower.code, scene.sent().await), (0, begun + 3), "{lower:?}");
 
         // One that is not 0 becomes 0 first.
+        let mut shown = 0;
         for amount in ["8", "9"] {
             let set = scene.approve(&[&strict, amount, "--yes"]).await;
             assert_eq!(set.code, 0, "{set:?}");
+            shown += set.out.matches("\ntransaction: 0x").count();
             assert_eq!(scene.allowance(scene.strict).await, U256::from_dec_str(amount).unwrap());
         }
         let transactions = if is_running { 4 } else { 3 };
-        assert_eq!(scene.sent().await, begun + 3 + transactions);
+        assert_eq!((scene.sent().await, shown as u64), (begun + 3 + transactions, transactions));
         if let Some(program) = program {
             program.terminate();
             assert_eq!(program.ended().await.0.code(), Some(0));

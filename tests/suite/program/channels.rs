@@ -160,7 +160,8 @@ async fn a_running_proxy_answers_on_a_socket_that_only_its_owner_can_open() {
 async fn without_a_running_proxy_it_does_everything_itself() {
     let scene = Scene::with("").await;
     let receiver = scene.fair.origin.receiver().to_string();
-    scene.channels(&["open", "--yes", &receiver, "500"]).await.expect_success(&["lock up 500", "holds 500"]);
+    let opened = scene.channels(&["open", "--yes", &receiver, "500"]).await;
+    opened.expect_success(&["lock up 500", "holds 500", "\ntransaction: 0x"]);
     let channel = scene.only().await;
     scene.channels(&["topup", "--yes", &channel, "70"]).await.expect_success(&["holds 570"]);
     assert_eq!(scene.holdings().await, (WEALTH - 570, 0, 570));
