@@ -303,7 +303,9 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String 
          {program} channels --state-dir {state}\n      \
          deposits and promised totals\n  \
          {program} ledger --state-dir {state}\n      \
-         every payment\n\
+         every payment\n  \
+         {program} dashboard --state-dir {state}\n      \
+         the same and more in a browser: prints a link that opens once\n\
          \n\
          The configuration is {config}. Ctrl-C stops everything. Payments appear below.\n",
         secure = seller.secure_url().unwrap_or_default(),
