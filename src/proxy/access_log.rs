@@ -66,13 +66,14 @@ impl AccessLogLayer {
         PendingCount::new(self.counts.as_ref(), RequestOrigin::new(self.is_in_tunnel, request.method()))
     }
 
-    fn begin(&self, request: &Request<Body>) -> Option<AccessRecord> {
+    /// Boxed, so that requests which are not logged do not carry its space along.
+    fn begin(&self, request: &Request<Body>) -> Option<Box<AccessRecord>> {
         if !self.is_on.load(Ordering::Relaxed)
             || !tracing::enabled!(target: "tollpass::access", tracing::Level::INFO)
         {
             return None;
         }
-        Some(AccessRecord {
+        Some(Box::new(AccessRecord {
             arrival: request.extensions().get::<Arrival>().cloned(),
             authenticated: request.extensions().get::<RequestClient>().cloned(),
             begun: Instant::now(),
@@ -82,7 +83,7 @@ impl AccessLogLayer {
             handled: if self.is_in_tunnel { Handled::Intercepted } else { Handled::Plain },
             bytes: 0,
             end: BodyEnd::Dropped,
-        })
+        }))
     }
 }
 
@@ -147,10 +148,9 @@ pub struct AccessLogFuture<F> {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost each request an allocation")]
 enum Pending {
     Nothing,
-    Record(AccessRecord),
+    Record(Box<AccessRecord>),
     /// The request may become a tunnel.
     Tunnel(TunnelRecord),
 }
@@ -207,7 +207,7 @@ enum Handled {
 
 impl AccessRecord {
     /// Notes how the request was answered. The line is written when the body has ended.
-    fn answer(mut self, mut response: Response<Body>) -> Response<Body> {
+    fn answer(mut self: Box<Self>, mut response: Response<Body>) -> Response<Body> {
         self.status = Some(response.status());
         let extensions = response.extensions_mut();
         if let Some(client) = extensions.remove() {
@@ -281,12 +281,12 @@ struct LoggedTunnel {
 #[derive(Debug)]
 struct TunnelProgress {
     /// `None` once it belongs to an ordinary response.
-    record: Option<AccessRecord>,
+    record: Option<Box<AccessRecord>>,
     is_open: bool,
 }
 
 impl TunnelRecord {
-    fn new(record: AccessRecord) -> Self {
+    fn new(record: Box<AccessRecord>) -> Self {
         let record = Mutex::new(TunnelProgress { record: Some(record), is_open: false });
         Self(Arc::new(LoggedTunnel { traffic: Traffic::default(), record }))
     }
@@ -306,7 +306,7 @@ impl TunnelRecord {
     }
 
     /// The record, if the response is not the beginning of a tunnel.
-    fn answered(self, response: &Response<Body>) -> Option<AccessRecord> {
+    fn answered(self, response: &Response<Body>) -> Option<Box<AccessRecord>> {
         let mut progress = lock(&self.0.record);
         if !progress.is_open {
             return progress.record.take();

@@ -107,7 +107,9 @@ where
             return AuthenticateFuture::Admitted { inner: self.inner.call(request), client: None };
         };
         match self.admit(known, &mut request) {
-            Ok(client) => AuthenticateFuture::Admitted { inner: self.inner.call(request), client },
+            Ok(client) => {
+                AuthenticateFuture::Admitted { inner: self.inner.call(request), client: client.map(Box::new) }
+            }
             Err(refusal) => AuthenticateFuture::Refused(Some(Box::new(
                 refusal.response(CredentialPlace::Proxy, &request),
             ))),
@@ -124,7 +126,7 @@ pub enum AuthenticateFuture<F> {
         /// The future of the inner service.
         inner: F,
         /// The client, for the access log.
-        client: Option<RequestClient>,
+        client: Option<Box<RequestClient>>,
     },
     /// The request is refused.
     Refused(Option<Box<Response<Body>>>),
@@ -141,7 +143,7 @@ where
             Self::Admitted { inner, client } => {
                 let Ok(mut response) = ready!(Pin::new(inner).poll(cx));
                 if let Some(client) = client.take() {
-                    response.extensions_mut().insert(client);
+                    response.extensions_mut().insert(*client);
                 }
                 Poll::Ready(Ok(response))
             }

@@ -72,7 +72,7 @@ impl Service<Request<Body>> for Forward {
         }
         match max_forwards::spend(&mut request) {
             Ok(None) => {}
-            Ok(Some(answer)) => return Forwarding(ForwardState::Done(Some(Ok(answer)))),
+            Ok(Some(answer)) => return Forwarding::done(Ok(answer)),
             Err(error) => return Forwarding::failed(error),
         }
         if request.method() == Method::CONNECT {
@@ -95,12 +95,17 @@ pub struct Forwarding(ForwardState);
 enum ForwardState {
     Pending(PendingResponse),
     Other(Pin<Box<dyn Future<Output = Result<Response<Body>, ForwardError>> + Send>>),
-    Done(Option<Result<Response<Body>, ForwardError>>),
+    /// Boxed: rare, and larger than the rest.
+    Done(Option<Box<Result<Response<Body>, ForwardError>>>),
 }
 
 impl Forwarding {
     fn failed(error: ForwardError) -> Self {
-        Self(ForwardState::Done(Some(Err(error))))
+        Self::done(Err(error))
+    }
+
+    fn done(result: Result<Response<Body>, ForwardError>) -> Self {
+        Self(ForwardState::Done(Some(Box::new(result))))
     }
 
     fn other(future: impl Future<Output = Result<Response<Body>, ForwardError>> + Send + 'static) -> Self {
@@ -127,7 +132,7 @@ impl Future for Forwarding {
             }
             ForwardState::Other(future) => future.as_mut().poll(cx),
             ForwardState::Done(result) => match result.take() {
-                Some(result) => Poll::Ready(result),
+                Some(result) => Poll::Ready(*result),
                 None => Poll::Pending,
             },
         }

@@ -187,20 +187,20 @@ where
         match self.port.destination(&mut request) {
             Destination::Origin => FrontendFuture(FrontendState::Passed(self.inner.call(request))),
             Destination::Mapped { route, is_upgraded } => {
-                let url = request.uri().clone();
+                let (port, url) = (Arc::clone(&self.port), request.uri().clone());
                 let inner = self.inner.call(request);
-                FrontendFuture(FrontendState::Mapped {
+                FrontendFuture(FrontendState::Mapped(Box::new(MappedFuture {
                     inner,
-                    port: Arc::clone(&self.port),
+                    port,
                     url,
                     route,
                     is_upgraded,
-                })
+                })))
             }
             Destination::Local(mut answer) => {
                 // A refusal has set its own handling.
                 answer.extensions_mut().get_or_insert(Handling::Local);
-                FrontendFuture(FrontendState::Answered(Some(answer)))
+                FrontendFuture(FrontendState::Answered(Some(Box::new(answer))))
             }
             Destination::Later(answer) => FrontendFuture(FrontendState::Later(answer)),
         }
@@ -441,9 +441,19 @@ pub struct FrontendFuture<F>(FrontendState<F>);
 
 enum FrontendState<F> {
     Passed(F),
-    Mapped { inner: F, port: Arc<FrontendPort>, url: Uri, route: Option<TakenRoute>, is_upgraded: bool },
-    Answered(Option<Response<Body>>),
+    /// Boxed, like an answer: most requests go to the origin in their target.
+    Mapped(Box<MappedFuture<F>>),
+    Answered(Option<Box<Response<Body>>>),
     Later(BoxFuture<'static, Response<Body>>),
+}
+
+/// A request whose target was rewritten.
+struct MappedFuture<F> {
+    inner: F,
+    port: Arc<FrontendPort>,
+    url: Uri,
+    route: Option<TakenRoute>,
+    is_upgraded: bool,
 }
 
 impl<F> Future for FrontendFuture<F>
@@ -455,14 +465,15 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             FrontendState::Passed(inner) => Pin::new(inner).poll(cx),
-            FrontendState::Mapped { inner, port, url, route, is_upgraded } => {
+            FrontendState::Mapped(mapped) => {
+                let MappedFuture { inner, port, url, route, is_upgraded } = &mut **mapped;
                 let Ok(mut answer) = ready!(Pin::new(inner).poll(cx));
                 port.come_back(&mut answer, *route, *is_upgraded);
                 answer.extensions_mut().insert(MappedUrl(std::mem::take(url)));
                 Poll::Ready(Ok(answer))
             }
             FrontendState::Answered(answer) => match answer.take() {
-                Some(answer) => Poll::Ready(Ok(answer)),
+                Some(answer) => Poll::Ready(Ok(*answer)),
                 None => Poll::Pending,
             },
             FrontendState::Later(answer) => {

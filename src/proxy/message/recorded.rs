@@ -27,6 +27,16 @@ pub trait BodyRecord: fmt::Debug + Send + Sync {
     fn ended(&mut self, bytes: u64, end: BodyEnd);
 }
 
+impl<R: BodyRecord + ?Sized> BodyRecord for Box<R> {
+    fn saw(&mut self, data: &Bytes) {
+        (**self).saw(data);
+    }
+
+    fn ended(&mut self, bytes: u64, end: BodyEnd) {
+        (**self).ended(bytes, end);
+    }
+}
+
 /// A body that reports its length and its end when it is dropped.
 #[derive(Debug)]
 pub struct RecordedBody<B: Body, R: BodyRecord + ?Sized> {
