@@ -5,6 +5,9 @@ use std::io;
 /// No process has more ancestors; the list could have a loop while processes end and their numbers are used again.
 #[cfg(target_os = "linux")]
 const MOST: usize = 4096;
+/// How often to look through all processes for one: those that start meanwhile are not seen.
+#[cfg(target_os = "linux")]
+const LOOKS: usize = 3;
 
 /// The processes that a process descends from, its parent first. A process whose parent has ended has another one: the
 /// nearest ancestor that adopts orphans, or the first process.
@@ -38,30 +41,43 @@ pub(crate) fn ancestors(_pid: i32) -> io::Result<Vec<i32>> {
     Ok(Vec::new())
 }
 
-/// The process that has the socket with this inode open, among those that descend from one of `roots` and that this process
-/// may look into.
+/// The process that has the socket with this inode open, which the user `owner` has created, if it descends from one of
+/// `roots`.
 ///
 /// # Errors
-/// The processes cannot be listed.
+/// The processes cannot be listed; or a process of the roots' users has it, and none is found: it may hide its files from this
+/// process, or pass the socket on while this one looks.
 #[cfg(target_os = "linux")]
-pub(crate) fn holder(inode: u64, roots: &[i32]) -> io::Result<Option<i32>> {
+pub(crate) fn holder(inode: u64, owner: u32, roots: &[i32]) -> io::Result<Option<i32>> {
     use std::collections::HashMap;
 
     use procfs::process::{FDTarget, Process, all_processes};
 
-    let all = all_processes().map_err(io::Error::other)?;
-    let stats = all.filter_map(|one| one.ok()?.stat().ok());
-    let parents: HashMap<i32, i32> = stats.map(|stat| (stat.pid, stat.ppid)).collect();
-    let descends = |pid: &i32| {
-        let line = std::iter::successors(parents.get(pid), |parent| parents.get(parent));
-        line.take(MOST).any(|ancestor| roots.contains(ancestor))
-    };
-    let has_it = |pid: &i32| {
-        let files = Process::new(*pid).and_then(|process| process.fd());
+    let has_it = |pid: &&i32| {
+        let files = Process::new(**pid).and_then(|process| process.fd());
         let mut targets = files.into_iter().flatten().filter_map(|file| Some(file.ok()?.target));
         targets.any(|target| matches!(target, FDTarget::Socket(other) if other == inode))
     };
-    Ok(parents.keys().filter(|pid| descends(pid)).find(|pid| has_it(pid)).copied())
+    // Processes that cannot be asked may be anybody's.
+    let user = |pid: &i32| Process::new(*pid).and_then(|process| process.status()).map(|status| status.euid);
+    let may_be_within = roots.iter().any(|root| user(root).map_or(true, |user| user == owner));
+    for _ in 0..LOOKS {
+        let all = all_processes().map_err(io::Error::other)?;
+        let stats = all.filter_map(|one| one.ok()?.stat().ok());
+        let parents: HashMap<i32, i32> = stats.map(|stat| (stat.pid, stat.ppid)).collect();
+        let descends = |pid: &&i32| {
+            let line = std::iter::successors(parents.get(pid), |parent| parents.get(parent));
+            line.take(MOST).any(|ancestor| roots.contains(ancestor))
+        };
+        let (within, outside): (Vec<&i32>, Vec<&i32>) = parents.keys().partition(descends);
+        if let Some(pid) = within.iter().find(|pid| has_it(pid)) {
+            return Ok(Some(**pid));
+        }
+        if !may_be_within || outside.iter().any(|pid| has_it(pid)) {
+            return Ok(None);
+        }
+    }
+    Err(io::Error::other("no process is found that has its connection open"))
 }
 
 /// Only Linux tells; elsewhere, no process is found.
@@ -69,7 +85,7 @@ pub(crate) fn holder(inode: u64, roots: &[i32]) -> io::Result<Option<i32>> {
 /// # Errors
 /// None.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn holder(_inode: u64, _roots: &[i32]) -> io::Result<Option<i32>> {
+pub(crate) fn holder(_inode: u64, _owner: u32, _roots: &[i32]) -> io::Result<Option<i32>> {
     Ok(None)
 }
 
@@ -79,6 +95,20 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn a_holder_of_a_socket_is_within_or_outside_or_not_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = |socket: &std::net::TcpListener| rustix::fs::fstat(socket).unwrap().st_ino;
+        let (own, user) = (std::process::id().cast_signed(), rustix::process::geteuid().as_raw());
+        let parent = ancestors(own).unwrap()[0];
+        assert_eq!(holder(inode(&listener), user, &[parent]).unwrap(), Some(own));
+        assert_eq!(holder(inode(&listener), user, &[own]).unwrap(), None, "it does not descend from itself");
+        let gone = inode(&listener);
+        drop(listener);
+        assert!(holder(gone, user, &[parent]).is_err(), "a process within may hide it");
+        assert_eq!(holder(gone, user + 1, &[parent]).unwrap(), None, "another user's is not within");
+    }
 
     #[test]
     fn a_process_descends_from_its_parent_and_the_parents_of_that() {

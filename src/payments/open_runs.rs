@@ -31,13 +31,13 @@ impl OpenRuns {
         Ok(ancestors.iter().find_map(run_of))
     }
 
-    /// The innermost run of which a program has this socket open. Blocks.
+    /// The innermost run of which a program has the socket with this inode open, which the user `owner` has created. Blocks.
     ///
     /// # Errors
-    /// The program has ended, or the processes cannot be listed.
-    pub fn of_socket(&self, inode: u64) -> io::Result<Option<Arc<RunAccount>>> {
+    /// The program is not found, has ended, or the processes cannot be listed.
+    pub fn of_socket(&self, inode: u64, owner: u32) -> io::Result<Option<Arc<RunAccount>>> {
         let roots: Vec<i32> = self.0.iter().filter_map(|run| run.root()).collect();
-        let holder = processes::holder(inode, &roots)?;
+        let holder = processes::holder(inode, owner, &roots)?;
         holder.map_or(Ok(None), |holder| self.of_process(holder))
     }
 }

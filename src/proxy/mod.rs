@@ -19,6 +19,9 @@ mod handling;
 pub mod intercept;
 pub mod interception;
 pub mod message;
+// Elsewhere, the owner of a client's socket is not known anyway.
+#[cfg(target_os = "linux")]
+mod own_sockets;
 pub mod pay;
 pub mod replay;
 pub mod request_counts;

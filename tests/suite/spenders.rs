@@ -9,6 +9,8 @@ use std::process::Stdio;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderName, Request, header};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tollpass::devnet::origin;
 use tollpass::protocol::Amount;
@@ -24,6 +26,7 @@ use crate::support::wire::{Got, Wire, ask};
 /// A user that has no files and runs nothing.
 const OTHER: u32 = 54_321;
 const TOKEN: &str = "a-token-of-the-laptop";
+const THROUGH_PROXY: &str = "comes through this proxy, from a client that is not known";
 const REASON: HeaderName = HeaderName::from_static("proxy-status");
 
 /// A seller, also over TLS with HTTP/2, and Alice's proxy on loopback, with one client and one route.
@@ -146,6 +149,36 @@ async fn programs_of_the_same_user_and_of_any_if_allowed_need_no_token() {
         assert_eq!(scene.proxy.promised().await, Amount::from(4 * PRICE));
         scene.proxy.stop().await;
     }
+}
+
+/// The proxy connects to its own ports as its user: whoever sends it there must not become that user.
+#[tokio::test]
+async fn a_client_does_not_become_the_proxys_user_by_going_through_the_proxy() {
+    let scene = Scene::open(None).await;
+    let (proxy, paid) = (scene.proxy.address, format!("{}/paid", scene.fair.origin.url()));
+    // A tunnel that is not read.
+    let itself = format!("localhost:{}", proxy.port());
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    stream
+        .write_all(format!("CONNECT {itself} HTTP/1.1\r\nHost: {itself}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut heard = String::new();
+    while !heard.ends_with("\r\n\r\n") {
+        heard.push(stream.read_u8().await.unwrap().into());
+    }
+    let request = format!("GET {paid} HTTP/1.1\r\nHost: {proxy}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.contains("HTTP/1.1 402") && heard.contains(THROUGH_PROXY), "{heard}");
+    // The port is written so that it is not taken for that of the proxy.
+    if can_be_another("a_client_does_not_become_the_proxys_user_by_going_through_the_proxy") {
+        let url = format!("http://127.0.0.1:0{}/seller/paid", proxy.port());
+        let got = curl_of(Some(OTHER), Some(proxy), &[&url]).await.got;
+        assert_eq!(got.status, 402, "{got:?}");
+    }
+    assert_eq!(scene.proxy.promised().await, Amount::ZERO);
+    scene.proxy.stop().await;
 }
 
 /// Whether programs can run as another user here; says so if not.

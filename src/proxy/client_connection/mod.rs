@@ -87,8 +87,8 @@ impl ClientConnection {
             if open.is_empty() || !self.client.ip().to_canonical().is_loopback() {
                 return Ok(None);
             }
-            let inode = match self.socket().await {
-                Ok(socket) => socket.inode,
+            let socket = match self.socket().await {
+                Ok(socket) => socket,
                 // A program of a run belongs to a user who is known.
                 #[cfg(target_os = "linux")]
                 Err(OwnerError::Hidden(_)) => return Ok(None),
@@ -96,7 +96,7 @@ impl ClientConnection {
                 Err(OwnerError::Unsupported) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            let found = tokio::task::spawn_blocking(move || open.of_socket(inode)).await;
+            let found = tokio::task::spawn_blocking(move || open.of_socket(socket.inode, socket.owner)).await;
             found.map_err(io::Error::other).flatten().map_err(UnknownRun::Processes)
         };
         self.run.get_or_try_init(looked_up).await.cloned()
@@ -141,6 +141,7 @@ mod tests {
     use crate::payments::journal::Journal;
     use crate::payments::{LedgerBounds, Payments, RunTerms};
     use crate::protocol::Policy;
+    use crate::proxy::own_sockets;
 
     #[tokio::test]
     async fn the_owner_is_remembered_and_a_failure_is_not() {
@@ -185,6 +186,11 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(find(&late).await, Err(UnknownRun::Socket(OwnerError::NotFound))));
         }
+        let through = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        own_sockets::remember(&through).unwrap();
+        let through = ClientConnection::new(peer, server.local_addr().ok());
+        assert!(matches!(find(&through).await, Err(UnknownRun::Socket(OwnerError::Itself))));
         other.close();
         run.close();
         assert!(matches!(find(&late).await, Ok(None)), "without runs nothing is looked up");

@@ -7,6 +7,8 @@
 use super::socket::{OpenSocket, SocketPair};
 #[cfg(target_os = "linux")]
 use super::{proc_table, sock_diag};
+#[cfg(target_os = "linux")]
+use crate::proxy::own_sockets;
 
 /// Why the owner of a socket is not known.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,10 @@ pub(crate) enum OwnerError {
     /// No process of this machine has such a socket open.
     #[error("its connection is closed, or comes from another machine")]
     NotFound,
+    /// This process has opened it for a client.
+    #[cfg(target_os = "linux")]
+    #[error("its connection comes through this proxy, from a client that is not known")]
+    Itself,
     /// The user namespace of this process hides the owner.
     #[cfg(target_os = "linux")]
     #[error("in this user namespace, the user {0} stands for many users")]
@@ -38,6 +44,9 @@ pub(super) fn find(pair: SocketPair) -> Result<OpenSocket, OwnerError> {
             proc_table::find(pair).map_err(OwnerError::Unreadable)?.ok_or(OwnerError::NotFound)?
         }
     };
+    if own_sockets::has(found.inode) {
+        return Err(OwnerError::Itself);
+    }
     if is_overflow(found.owner) { Err(OwnerError::Hidden(found.owner)) } else { Ok(found) }
 }
 

@@ -25,6 +25,8 @@ use crate::hosts::{is_this_machine, without_brackets};
 use crate::proxy::descriptors::IdleConnections;
 use crate::proxy::message::target;
 use crate::proxy::message::via::via;
+#[cfg(target_os = "linux")]
+use crate::proxy::own_sockets;
 use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::error::DialError;
 pub(crate) use guard::Reach;
@@ -227,6 +229,9 @@ impl Egress {
             }
         };
         let stream = joined.map_err(|error| failed(host, port, &error))?;
+        // A port of tollpass would otherwise take what the client sends through it for this user's.
+        #[cfg(target_os = "linux")]
+        own_sockets::remember(&stream).map_err(|error| failed(host, port, &error))?;
         // Only a hint to the kernel: a connection without it still works.
         let _ = stream.set_nodelay(true);
         Ok(stream)
