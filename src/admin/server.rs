@@ -165,8 +165,13 @@ async fn connection<A: Future<Output = Response<AnswerBody>>>(
     stream: UnixStream,
     answer: impl Fn(Request<Incoming>, Option<i32>) -> A,
 ) {
+    let Ok(peer) = stream.peer_cred() else { return };
+    // The permissions of the socket say the same, a moment after it was made.
+    if ![rustix::process::geteuid().as_raw(), 0].contains(&peer.uid()) {
+        return;
+    }
     // The process that has connected.
-    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let peer = peer.pid();
     let service = service_fn(|request| {
         let answering = answer(request, peer);
         async move { Ok::<_, Infallible>(answering.await) }
