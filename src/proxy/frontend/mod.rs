@@ -367,6 +367,7 @@ impl FrontendPort {
             return Err(FrontendRefusal::NoToken);
         }
         self.whole(route, taken).enter(request)?;
+        self.forget_referrer(request);
         let is_tls = reached_as == ReachedAs::Server && self.identity.is_tls();
         request.extensions_mut().insert(RequestedAuthority { authority: asked, is_tls });
         if let Some(client) = route.client.clone() {
@@ -377,6 +378,15 @@ impl FrontendPort {
             request.extensions_mut().insert(BehindRouteToken);
         }
         Ok(())
+    }
+
+    /// Removes a `Referer` with the token, which the origin could use, too.
+    fn forget_referrer(&self, request: &mut Request<Body>) {
+        let Some(token) = &self.token else { return };
+        let has_token = |value: &HeaderValue| token.is_in(value.as_bytes());
+        if request.headers().get_all(header::REFERER).iter().any(has_token) {
+            request.headers_mut().remove(header::REFERER);
+        }
     }
 
     /// The route with its whole prefix, including the token.
@@ -425,6 +435,11 @@ impl FrontendPort {
         let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
         if let Some((route, taken)) = taken {
             self.whole(route, taken).leave(answer, self.identity.is_tls());
+            if taken.is_guarded {
+                // Its pages would send their URLs, with the token, wherever they lead.
+                let none = HeaderValue::from_static("no-referrer");
+                answer.headers_mut().insert(header::REFERRER_POLICY, none);
+            }
             if self.dashboard.is_some() {
                 let headers = answer.headers_mut();
                 headers.append(header::CONTENT_SECURITY_POLICY, SANDBOX);

@@ -38,6 +38,11 @@ impl RouteToken {
         (difference == 0 && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
     }
 
+    /// Whether a URL in a header has the token.
+    pub(super) fn is_in(&self, url: &[u8]) -> bool {
+        url.windows(self.segment.len()).any(|part| part == self.segment.as_bytes())
+    }
+
     /// A prefix, preceded by the token.
     pub(super) fn before(&self, prefix: &str) -> String {
         format!("{}{prefix}", self.segment)
@@ -73,6 +78,9 @@ mod tests {
             assert_eq!(token.strip(path), rest, "{path}");
         }
         assert_eq!(token.before("/a"), "/c0ffee/a");
+        assert!(
+            token.is_in(b"http://127.0.0.1:8402/c0ffee/a") && !token.is_in(b"http://127.0.0.1:8402/c0ffe")
+        );
         assert!(!format!("{token:?}").contains("c0ffee"));
     }
 }

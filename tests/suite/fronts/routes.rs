@@ -3,7 +3,7 @@
 use http::uri::Uri;
 use http::{StatusCode, header};
 use tollpass::proxy::ProxySettings;
-use tollpass::proxy::frontend::{FrontendLayer, Page, ReverseRoute};
+use tollpass::proxy::frontend::{FrontendLayer, Page, ReverseRoute, RouteToken};
 use tower::Layer as _;
 
 use crate::pays::QUICK;
@@ -80,6 +80,33 @@ async fn requests_arrive_as_the_origin_knows_itself() {
             head.contains(&format!("set-cookie: s=1; Path={path}\r\nset-cookie: t=2; HttpOnly\r\n")),
             "{head}"
         );
+    }
+}
+
+/// An origin that sees the token could use the routes, too.
+#[tokio::test]
+async fn the_token_of_routes_reaches_no_origin() {
+    let origin = RawOrigin::start().await;
+    let proxy = Proxy::behind(ProxySettings::default(), |address, inner| {
+        let routes = vec![route("", &format!("http://{}/v1", origin.address))];
+        FrontendLayer::routes(address, routes, Some(RouteToken::new("c0ffee")), Vec::new()).layer(inner)
+    })
+    .await;
+    for (referrer, expected) in
+        [("http://localhost/c0ffee/page", None), ("http://a.example/", Some("http://a.example/"))]
+    {
+        let request = format!(
+            "GET /c0ffee/x HTTP/1.1\r\nHost: {}\r\nReferer: {referrer}\r\nConnection: close\r\n\r\n",
+            proxy.address
+        );
+        let mut client = Raw::asking(proxy.address, request).await;
+        let mut server = origin.accept().await;
+        let head = server.head().await;
+        assert!(!head.contains("c0ffee") && field(&head, "referer") == expected, "{head}");
+        let answer = "HTTP/1.1 200 OK\r\nReferrer-Policy: unsafe-url\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        server.send(answer).await;
+        let head = client.head().await;
+        assert_eq!(field(&head, "referrer-policy"), Some("no-referrer"), "{head}");
     }
 }
 
