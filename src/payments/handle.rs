@@ -435,6 +435,14 @@ impl Payments {
         self.engine.lock().engine.check(offer, limit)
     }
 
+    /// Checks that anything is signed at all, and for the client of this limit.
+    ///
+    /// # Errors
+    /// It is not.
+    pub(crate) fn check_allowed(&self, limit: &SpendLimit) -> Result<(), Refusal> {
+        self.engine.lock().engine.check_allowed(limit)
+    }
+
     /// Whether a purchase may have been paid for by a request that has ended.
     pub(crate) fn has_purchases_in_doubt(&self) -> bool {
         self.engine.lock().engine.has_purchases_in_doubt()

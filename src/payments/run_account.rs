@@ -121,7 +121,7 @@ impl RunAccount {
     ///
     /// # Errors
     /// [`Refusal::RunOver`].
-    pub(super) fn check(&self) -> Result<(), Refusal> {
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
         self.chain().try_for_each(Self::check_alone)
     }
 

@@ -51,7 +51,7 @@ impl Engine {
     ///
     /// # Errors
     /// They are not.
-    pub(super) fn check_allowed(&self, limit: &SpendLimit) -> Result<(), Refusal> {
+    pub fn check_allowed(&self, limit: &SpendLimit) -> Result<(), Refusal> {
         if self.is_frozen {
             return Err(Refusal::Frozen);
         }

@@ -26,7 +26,7 @@ pub use x402::{PERMIT2, SignIn};
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
 use crate::protocol::channel::{Channel, ChannelDraft};
-use crate::protocol::policy::{Complaint, KnownAsset};
+use crate::protocol::policy::{Complaint, KnownAsset, SpendLimit};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature, SigningRequest};
 
@@ -95,6 +95,19 @@ pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
 #[must_use]
 pub fn may_hide_offers(status: StatusCode, headers: &HeaderMap) -> bool {
     x402::may_hide_offers(status, headers)
+}
+
+/// The proof of who pays that a seller wants instead of a payment: its 402 has no offers. It is for a network on which
+/// `limit` allows payments. `headers` are those of the 402, and `url` is that of the request.
+#[must_use]
+pub fn sign_in_alone(headers: &HeaderMap, url: &Uri, limit: &SpendLimit) -> Option<SignIn> {
+    let networks = &limit.preference.networks;
+    let allowed = |network: &str| {
+        (networks.is_empty() || networks.iter().any(|named| named == network))
+            && limit.max_price.assets().any(|known| known.network == network)
+    };
+    limit.preference.check(SchemeName::X402).ok()?;
+    x402::sign_in_alone(headers, url, allowed)
 }
 
 /// What an offer within another message contains, in any encoding of its quotes.

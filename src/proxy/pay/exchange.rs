@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
-use super::held_answer::{HeldAnswer, hold_answer, read_offers, tell_why};
+use super::held_answer::{HeldAnswer, Unoffered, hold_answer, read_offers};
 use super::operator_state::OperatorState;
 use super::orphans::{ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
 use super::plain_http;
@@ -276,6 +276,17 @@ where
         draft: Option<&Draft>,
         has_left: Option<&mut oneshot::Receiver<Infallible>>,
     ) -> Result<(HeldAnswer, Offer), Response<Body>> {
+        let read = self.look_at_402(answer, draft, has_left).await;
+        read.map_err(|unoffered| unoffered.told(&self.request))
+    }
+
+    /// The same, but without telling the client why there is no offer to pay.
+    pub(super) async fn look_at_402(
+        &mut self,
+        answer: Response<Body>,
+        draft: Option<&Draft>,
+        has_left: Option<&mut oneshot::Receiver<Infallible>>,
+    ) -> Result<(HeldAnswer, Offer), Unoffered> {
         self.start_clock();
         let (head, body) = answer.into_parts();
         let view = Answer { status: head.status, headers: &head.headers, body: None };
@@ -309,9 +320,7 @@ where
         match seen.and(offer) {
             Ok(offer) => Ok((hold_answer(self.settings(), &self.request, head, body).await?, offer)),
             Err(refusal) => {
-                let mut answer = Response::from_parts(head, body);
-                tell_why(&mut answer, &self.request, &refusal);
-                Err(answer)
+                Err(Unoffered { answer: Response::from_parts(head, body), refusal: Some(refusal) })
             }
         }
     }
@@ -472,14 +481,27 @@ where
     /// # Errors
     /// Why not.
     pub(super) async fn check_offer(&mut self, offer: &Offer, held: &HeldAnswer) -> Result<(), Refusal> {
+        let peer = held.head.extensions.get().copied();
+        self.check_parties(peer).await?;
+        self.settings().payments.as_ref().ok_or(Refusal::NoWallet)?.check(offer, &self.limit)
+    }
+
+    /// Checks that this client may use the wallet, and that what is signed may go to `peer`, which has asked for it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn check_parties(&mut self, peer: Option<PinnedAddr>) -> Result<(), Refusal> {
         self.join_run().await?;
+        if let Some(run) = &self.run {
+            run.check()?;
+        }
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
+        payments.check_allowed(&self.limit)?;
         self.spender.check().await?;
         if self.is_loopback_only {
-            let peer = held.head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
-            plain_http::check(&self.head.uri, peer)?;
+            plain_http::check(&self.head.uri, peer.map(|peer| peer.0.ip()))?;
         }
-        payments.check(offer, &self.limit)
+        Ok(())
     }
 
     /// Whether an earlier request may have bought the same, in a scheme whose payments expire.

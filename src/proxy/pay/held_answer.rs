@@ -52,6 +52,35 @@ pub(super) async fn hold_answer(
     }
 }
 
+/// A 402 without an offer to pay.
+pub(super) struct Unoffered {
+    pub(super) answer: Response<Body>,
+    /// Why; `None` if the client has been told.
+    pub(super) refusal: Option<Refusal>,
+}
+
+impl Unoffered {
+    /// Whether nothing is for sale: the seller has well-formed offers, but none at all.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.refusal, Some(Refusal::UnsupportedOffers { offers }) if offers.is_empty())
+    }
+
+    /// The answer, which tells the client why it is not paid.
+    pub(super) fn told(self, request: &RequestName) -> Response<Body> {
+        let Self { mut answer, refusal } = self;
+        if let Some(refusal) = refusal {
+            tell_why(&mut answer, request, &refusal);
+        }
+        answer
+    }
+}
+
+impl From<Response<Body>> for Unoffered {
+    fn from(answer: Response<Body>) -> Self {
+        Self { answer, refusal: None }
+    }
+}
+
 /// Reads the offers of a 402 with its body. A large one takes so long that other clients of the worker would wait.
 pub(super) async fn read_offers(head: &http::response::Parts, body: &Bytes) -> Result<Vec<Offer>, Refusal> {
     let status = head.status;

@@ -400,9 +400,21 @@ where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let (mut held, mut offer) = match exchange.read_402(answer, None, None).await {
+    let (mut held, mut offer) = match exchange.look_at_402(answer, None, None).await {
         Ok(read) => read,
-        Err(unpaid) => return Ok(exchange.finish(unpaid)),
+        // Boxed: rare.
+        Err(unoffered) => match Box::pin(exchange.sign_in_alone(&unoffered)).await {
+            Ok(SignedIn::Not) => {
+                let answer = unoffered.told(&exchange.request);
+                return Ok(exchange.finish(answer));
+            }
+            Ok(SignedIn::Offered(read)) => *read,
+            Ok(SignedIn::Answered(answer)) => return Ok(exchange.finish(answer)),
+            Err(error) => {
+                exchange.tell_of_exit(Some((error_response::status(&error), &HeaderMap::new())));
+                return Err(error);
+            }
+        },
     };
     loop {
         // Boxed: rare.

@@ -9,6 +9,11 @@ const PROOF: HeaderName = HeaderName::from_static("sign-in-with-x");
 
 /// A 402 with an offer at this price, and a challenge for this domain.
 fn asks(presented: &Presented, price: u64, domain: Option<&str>) -> Answer {
+    asks_with(presented, &json!([V2.entry(price)]), domain)
+}
+
+/// A 402 with these offers, and a challenge for this domain.
+fn asks_with(presented: &Presented, offers: &Value, domain: Option<&str>) -> Answer {
     let host = presented.headers["host"].to_str().unwrap();
     let url = format!("http://{host}/goods");
     let info = json!({
@@ -17,7 +22,7 @@ fn asks(presented: &Presented, price: u64, domain: Option<&str>) -> Answer {
     });
     let chains = json!([{"chainId": "eip155:31337", "type": "eip191"}]);
     let offer = json!({
-        "x402Version": 2, "error": "Payment required", "accepts": [V2.entry(price)], "resource": {"url": format!("{url}?token=secret"), "description": "words"},
+        "x402Version": 2, "error": "Payment required", "accepts": offers, "resource": {"url": format!("{url}?token=secret"), "description": "words"},
         "extensions": {"sign-in-with-x": {"info": info, "supportedChains": chains, "schema": {}}},
     });
     Answer::new(StatusCode::PAYMENT_REQUIRED, "{}")
@@ -115,6 +120,45 @@ async fn nothing_is_proven_to_others_or_where_nothing_would_be_paid() {
             .count();
         assert_eq!(ours, 0, "{name}");
     }
+}
+
+/// A seller that sells nothing, and wants to know who is there.
+#[tokio::test]
+async fn a_seller_without_offers_is_shown_who_pays_if_the_rule_allows_its_network() {
+    let asks_alone = |presented: &Presented, domain| asks_with(presented, &json!([]), domain);
+    let toys = "0.002 TOY\"\nnetworks = [\"eip155:31337\"]";
+    let aborts = "0.002 TOY\"\n[hooks]\npayment_requested = { action = \"abort\" }";
+    let withholds = "0.002 TOY\"\n[hooks]\nhttp_response = { action = \"abort\", status = [402] }";
+    let dollars = "$0.01\"\nnetworks = [\"eip155:8453\"]";
+    for (limit, domain, is_shown) in [
+        ("0.002 TOY\"", None, true),
+        (toys, None, true),
+        (dollars, None, false),
+        // Dollars, but none on this network.
+        ("$0.01\"", None, false),
+        (aborts, None, false),
+        (withholds, None, false),
+        ("0.002 TOY\"", Some("bank.example"), false),
+    ] {
+        let seller = Mallory::spawn(move |presented| match signed_in(presented) {
+            Some(_) => Answer::new(StatusCode::OK, "yours\n"),
+            None => asks_alone(presented, domain),
+        })
+        .await;
+        let alice = Alice::without_chain(&RULE.replace("0.002 TOY\"", limit));
+        let proxy = alice.start().await;
+        let got = get(&proxy, &seller).await;
+        let expected = if is_shown { StatusCode::OK } else { StatusCode::PAYMENT_REQUIRED };
+        assert_eq!(got.status, expected, "{limit:?} {domain:?}: {got:?}");
+        proxy.stop().await;
+        assert_eq!(seller.presented().len(), 1 + usize::from(is_shown), "{limit:?} {domain:?}");
+        assert!(ledger::rows(&alice).is_empty());
+    }
+    let seller = Mallory::spawn(move |presented| asks_alone(presented, None)).await;
+    let (_alice, proxy) = alice("").await;
+    let got = get(&proxy, &seller).await;
+    assert_eq!((got.status, seller.presented().len()), (StatusCode::PAYMENT_REQUIRED, 2), "{got:?}");
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ethers_core::utils::keccak256;
 use http::{HeaderMap, HeaderValue, Uri};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::encoding::decode;
@@ -66,8 +67,13 @@ struct SignInInfo {
     resources: Option<Vec<String>>,
 }
 
+/// What a 402 offers, as far as signing in is concerned.
 #[derive(Deserialize)]
 struct Offered {
+    #[serde(rename = "x402Version")]
+    version: u64,
+    #[serde(default)]
+    accepts: Vec<IgnoredAny>,
     extensions: Option<OfferedExtensions>,
 }
 
@@ -108,14 +114,18 @@ struct SignInProof<'a> {
 impl SignIn {
     /// The challenge in a 402, if it is one for the origin of `url` and for this network of its offer.
     pub(super) fn read(headers: &HeaderMap, url: &Uri, chain_id: u64) -> Option<Self> {
-        let json = decode(headers.get(&PAYMENT_REQUIRED)?.as_bytes())?;
-        let Challenge { info, supported_chains } =
-            serde_json::from_slice::<Offered>(&json).ok()?.extensions?.sign_in?;
         let chain = format!("eip155:{chain_id}");
-        let is_supported =
-            |supported: &ChallengeChain| supported.kind == "eip191" && supported.chain_id == chain;
-        let is_ours = supported_chains.iter().any(is_supported) && info.is_of(url) && info.is_well_formed();
-        is_ours.then_some(Self { info, chain, chain_id })
+        Offered::read(headers)?.challenge(url, |supported| supported == chain)
+    }
+
+    /// The challenge in a 402 that has no offers, if it is one for the origin of `url`; for the first of its networks that
+    /// is `allowed`.
+    pub(super) fn without_offers(
+        headers: &HeaderMap,
+        url: &Uri,
+        allowed: impl Fn(&str) -> bool,
+    ) -> Option<Self> {
+        Offered::read(headers)?.without_offers()?.challenge(url, allowed)
     }
 
     /// What the payer signs.
@@ -168,6 +178,29 @@ impl SignIn {
             value.set_sensitive(true);
             headers.insert(&SIGN_IN_WITH_X, value);
         }
+    }
+}
+
+impl Offered {
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let json = decode(headers.get(&PAYMENT_REQUIRED)?.as_bytes())?;
+        serde_json::from_slice(&json).ok()
+    }
+
+    fn without_offers(self) -> Option<Self> {
+        (self.version == 2 && self.accepts.is_empty()).then_some(self)
+    }
+
+    /// Its challenge, if it is one for the origin of `url`; for the first of its networks that is `allowed`.
+    fn challenge(self, url: &Uri, allowed: impl Fn(&str) -> bool) -> Option<SignIn> {
+        let Challenge { info, supported_chains } = self.extensions?.sign_in?;
+        let number = |chain: &str| chain.strip_prefix("eip155:")?.parse().ok();
+        let mut usable = supported_chains.into_iter().filter(|supported| supported.kind == "eip191");
+        let (chain, chain_id) = usable.find_map(|ChallengeChain { chain_id: chain, .. }| {
+            let number = number(&chain).filter(|_| allowed(&chain))?;
+            Some((chain, number))
+        })?;
+        (info.is_of(url) && info.is_well_formed()).then_some(SignIn { info, chain, chain_id })
     }
 }
 
