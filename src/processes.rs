@@ -73,7 +73,7 @@ pub(crate) fn holder(inode: u64, owner: u32, roots: &[i32]) -> io::Result<Option
         if let Some(pid) = within.iter().find(|pid| has_it(pid)) {
             return Ok(Some(**pid));
         }
-        if !may_be_within || outside.iter().any(|pid| has_it(pid)) {
+        if !may_be_within || outside.iter().any(&has_it) {
             return Ok(None);
         }
     }

@@ -41,6 +41,7 @@ pub struct OpResult {
 
 /// What became of the intents of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Resolution {
     /// The operation is complete.
     Done(OpResult),
