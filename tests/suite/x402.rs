@@ -4,6 +4,7 @@
 mod ahead;
 mod crowd;
 mod embedded;
+mod expects;
 mod faults;
 mod offers;
 mod pages;
@@ -176,6 +177,15 @@ impl Version {
         });
         STANDARD.encode(receipt.to_string())
     }
+}
+
+/// A 402 of version 2 as bytes, for sellers that tests operate by hand.
+fn raw_offer() -> String {
+    let offers = json!({"x402Version": 2, "error": "Payment required", "accepts": [V2.entry(PRICE)]});
+    let offers = STANDARD.encode(offers.to_string());
+    format!(
+        "HTTP/1.1 402 Payment Required\r\nConnection: close\r\nContent-Length: 0\r\nPAYMENT-REQUIRED: {offers}\r\n\r\n"
+    )
 }
 
 /// Sells honestly in one version.

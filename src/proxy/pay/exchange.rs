@@ -515,12 +515,27 @@ where
     async fn purchase_key(&self) -> Result<PurchaseKey, Refusal> {
         let mut hash = PurchaseHash::new(&self.name, self.origin.0.as_deref(), &self.head.headers);
         if !hash.is_complete() {
-            let not_read = |error: String| Refusal::NotReplayable(error);
-            let body = self.kept.replay().await.map_err(|error| not_read(error.to_string()))?;
-            hash.add_body(body).await.map_err(not_read)?;
+            // A client that waits with its body for `100 Continue` is not asked for one that could not be sent after that.
+            self.check_kept()?;
+            let adding = async {
+                let body = self.kept.replay().await.map_err(|error| error.to_string())?;
+                hash.add_body(body).await
+            };
+            let added = timeout_at(self.deadline, adding).await.map_err(|_| body_too_late())?;
+            added.map_err(Refusal::NotReplayable)?;
+            // Keeping it may have failed although all of it was read.
+            self.check_kept()?;
         }
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         Ok(payments.purchase_key(&hash.finish()))
+    }
+
+    /// Checks that the body can still be sent again.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_kept(&self) -> Result<(), Refusal> {
+        self.kept.check().map_err(|error| Refusal::NotReplayable(error.to_string()))
     }
 
     /// Whether the payment may be presented again without another request of the client. The seller may have performed the
@@ -582,9 +597,7 @@ where
         }
         match timeout_at(self.deadline, self.kept.whole()).await {
             Ok(whole) => whole.map_err(|error| Refusal::NotReplayable(error.to_string())),
-            Err(_) => {
-                Err(Refusal::NotReplayable("its body did not arrive within limits.pay_timeout".to_owned()))
-            }
+            Err(_) => Err(body_too_late()),
         }
     }
 
@@ -1096,6 +1109,11 @@ impl fmt::Display for ShownPrice<'_> {
             _ => self.0.fmt(f),
         }
     }
+}
+
+/// Why a request is not paid whose client takes too long to send all of it.
+fn body_too_late() -> Refusal {
+    Refusal::NotReplayable("its body did not arrive within limits.pay_timeout".to_owned())
 }
 
 /// The response if a payment could not be sent.
