@@ -30,8 +30,8 @@ struct SentPayment {
     draft: Draft,
     /// The seller has responded to it with another 402.
     is_rejected: bool,
-    /// It is being sent, so that it may turn out that it was not.
-    is_sending: bool,
+    /// The seller may have seen it before it is sent now, whatever becomes of that.
+    was_presented: bool,
 }
 
 impl LedgerGuard {
@@ -51,8 +51,7 @@ impl LedgerGuard {
 
     /// A payment is about to be sent.
     pub(in crate::payments) fn begin(&mut self, draft: &Draft) {
-        if let Some(sent) = self.sent.as_mut().filter(|sent| sent.draft == *draft) {
-            sent.is_sending = true;
+        if self.sent.as_ref().is_some_and(|sent| sent.draft == *draft) {
             return;
         }
         self.end_sent(LedgerState::Refused);
@@ -74,7 +73,7 @@ impl LedgerGuard {
             }
         };
         let draft = draft.clone();
-        self.sent = Some(SentPayment { payment, draft, is_rejected: false, is_sending: true });
+        self.sent = Some(SentPayment { payment, draft, is_rejected: false, was_presented: false });
     }
 
     /// An earlier request for the same purchase has begun this payment: its rows go on.
@@ -93,14 +92,14 @@ impl LedgerGuard {
     /// The seller has seen what was sent and asks again.
     pub(in crate::payments) fn answered(&mut self) {
         if let Some(sent) = &mut self.sent {
-            (sent.is_rejected, sent.is_sending) = (true, false);
+            (sent.is_rejected, sent.was_presented) = (true, true);
         }
     }
 
     /// What was sent may have reached the seller, and nothing is known about it.
     pub(in crate::payments) fn unclear(&mut self) {
         if let Some(sent) = &mut self.sent {
-            sent.is_sending = false;
+            sent.was_presented = true;
         }
     }
 
@@ -146,7 +145,7 @@ impl LedgerGuard {
         let Some(sent) = self.sent.take() else { return };
         let state = match state {
             LedgerState::Unsent | LedgerState::InDoubt if sent.is_rejected => LedgerState::Refused,
-            LedgerState::Unsent if !sent.is_sending || self.is_joined() => LedgerState::InDoubt,
+            LedgerState::Unsent if sent.was_presented || self.is_joined() => LedgerState::InDoubt,
             state => state,
         };
         let receipt = match state {
@@ -187,5 +186,43 @@ impl Drop for LedgerGuard {
         if let Some(nonce) = self.held.as_ref().and_then(|held| held.nonce) {
             self.queue.forget(&nonce);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+
+    use super::*;
+    use crate::protocol::channel::ChannelDraft;
+    use crate::protocol::{Address, ChannelId};
+
+    /// The states of a payment after `steps`.
+    fn states(steps: impl FnOnce(&mut LedgerGuard, &Draft)) -> Vec<LedgerState> {
+        let queue = Arc::new(LedgerQueue::new(8));
+        let origin = (None, "b.example".parse().unwrap());
+        let named = (Method::GET, &Uri::from_static("http://b.example/goods"));
+        let request = PaidRequest::new(named, origin, Arc::new([]));
+        let channel = ChannelId { receiver: Address([2; 20]), open_block: 7 };
+        let draft = Draft::MicroRaiden(ChannelDraft { channel, total: 5.into(), price: 5.into() });
+        steps(&mut LedgerGuard::new(Arc::clone(&queue), request), &draft);
+        queue.take().events.iter().map(|event| event.state).collect()
+    }
+
+    #[test]
+    fn what_was_presented_before_is_not_unsent() {
+        let unsent = states(|guard, draft| {
+            guard.begin(draft);
+            guard.begin(draft);
+            guard.not_sent();
+        });
+        assert!(unsent.is_empty(), "it has no row: {unsent:?}");
+        let presented = states(|guard, draft| {
+            guard.begin(draft);
+            guard.unclear();
+            guard.begin(draft);
+            guard.not_sent();
+        });
+        assert_eq!(presented, [LedgerState::InDoubt]);
     }
 }

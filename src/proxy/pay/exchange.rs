@@ -609,7 +609,7 @@ where
         // The span also covers the detached task.
         let span = tracing::debug_span!("payment", request = %self.request, price = %lease.draft().price());
         let exchange = async move {
-            let answer = match self.send(lease, held.as_ref(), &mut has_left).await {
+            let answer = match self.send((lease, false), held.as_ref(), &mut has_left).await {
                 SendResult::Done(answer) => answer,
                 // Boxed: there is no second 402 in steady state, and a large future would cost each payment a copy.
                 sent => Box::pin(self.pay_again(sent, held, has_left)).await,
@@ -633,11 +633,19 @@ where
                 SendResult::Done(answer) => return answer,
                 SendResult::Again(again) => {
                     let Again { lease, held: newer, offer } = *again;
+                    let presented = lease.draft().nonce();
                     let next = self.answer_402(lease, &newer, offer, &mut has_left).await;
                     held = Some(newer);
-                    next
+                    // On a channel, the seller has shown what it holds.
+                    next.map(|lease| {
+                        let is_same = presented.is_some() && lease.draft().nonce() == presented;
+                        (lease, is_same)
+                    })
                 }
-                SendResult::Unclear(unclear) => self.repeat(*unclear, held.as_ref(), &mut has_left).await,
+                SendResult::Unclear(unclear) => {
+                    let next = self.repeat(*unclear, held.as_ref(), &mut has_left).await;
+                    next.map(|lease| (lease, true))
+                }
             };
             sent = match next {
                 Ok(lease) => self.send(lease, held.as_ref(), &mut has_left).await,
@@ -712,17 +720,16 @@ where
         }
     }
 
-    /// Presents a payment.
+    /// Presents a payment. Once the seller may have seen it, in this exchange too, it stays in doubt, whatever the next
+    /// attempt's result.
     async fn send(
         &mut self,
-        mut lease: Box<Lease>,
+        (mut lease, mut is_presented): (Box<Lease>, bool),
         held: Option<&HeldAnswer>,
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> SendResult {
         self.attempts += 1;
         let mut sendings = 0;
-        // Once the seller may have seen the payment, it stays in doubt, whatever the next attempt's result.
-        let mut is_presented = false;
         loop {
             if self.deadline <= Instant::now() {
                 if is_presented {

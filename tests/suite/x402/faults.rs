@@ -4,7 +4,7 @@
 use super::*;
 use crate::support::mallory::Demand;
 use crate::support::market::Market;
-use crate::support::raw::Raw;
+use crate::support::raw::{Raw, RawOrigin, field};
 
 /// What happens to the first payment that the seller is presented.
 #[derive(Clone, Copy, Debug)]
@@ -212,6 +212,32 @@ async fn without_a_retry_the_answer_says_what_is_known() {
         proxy.stop().await;
         assert_eq!(last_states(&ledger::rows(&alice)), [state], "{method} {settles}");
     }
+}
+
+/// A payment that the seller has read is in doubt, although the seller cannot be reached to present it again.
+#[tokio::test]
+async fn a_payment_to_a_seller_that_has_died_is_in_doubt() {
+    let seller = RawOrigin::start().await;
+    let (alice, proxy) = alice(QUICK).await;
+    let url = format!("http://localhost:{}/goods", seller.address.port());
+    let asking = ask(proxy.address, Request::get(url).body(empty()).unwrap());
+    let dying = async {
+        let mut server = seller.accept().await;
+        server.head().await;
+        server.send(raw_offer()).await;
+        drop(server);
+        let mut server = seller.accept().await;
+        let paid = server.head().await;
+        assert!(field(&paid, "payment-signature").is_some(), "{paid}");
+        // Nobody listens any more once the payment's connection ends.
+        drop(seller);
+        drop(server);
+    };
+    let (got, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(asking, dying) }).await.unwrap();
+    assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
+    assert!(reason(&got).contains("reason=payment-in-doubt"), "{got:?}");
+    proxy.stop().await;
+    assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::InDoubt]);
 }
 
 #[tokio::test]
