@@ -68,6 +68,8 @@ impl OneShotGuard {
         match (how, state) {
             (Delivery::NotSent, PresentedState::Sending { before: false }) => {}
             (Delivery::Accepted, PresentedState::Sending { .. }) => {
+                // Earlier requests may have presented the same one.
+                totals.end_doubts(&[self.nonce]);
                 let spent = totals.spent(&self.price.asset, &self.host, self.payee);
                 spent.paid = spent.paid.plus(&price);
             }
@@ -128,6 +130,25 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(unclear(&mut totals), (1, Tally::of(5.into())), "once");
         }
+    }
+
+    #[test]
+    fn one_authorization_counts_once_for_all_requests_that_present_it() {
+        let totals = Arc::new(Mutex::new(SpendingTotals::new(9, 7)));
+        let price = Money { amount: 5.into(), asset: AssetId::token("test:local", "TEST") };
+        let present = |nonce: u8, how: Delivery| {
+            let paid = (BOB, price.clone());
+            let mut guard = OneShotGuard::new(Arc::clone(&totals), "b.example".into(), paid, [nonce; 32]);
+            guard.begin();
+            guard.end(how);
+            let spent = lock(&totals).report().other_assets[0].total();
+            (spent.paid, spent.unclear)
+        };
+        let (nothing, five) = (Tally::default(), Tally::of(5.into()));
+        assert_eq!(present(1, Delivery::InDoubt), (nothing, five));
+        assert_eq!(present(1, Delivery::InDoubt), (nothing, five));
+        assert_eq!(present(2, Delivery::InDoubt), (nothing, five.plus(&five)));
+        assert_eq!(present(1, Delivery::Accepted), (five, five), "the other one stays unclear");
     }
 
     #[test]

@@ -168,8 +168,11 @@ impl SpendingTotals {
         }
     }
 
-    /// Counts an authorization in doubt.
+    /// Counts an authorization in doubt, once for all requests that present it.
     pub(super) fn doubt_authorization(&mut self, doubt: DoubtfulAuthorization) {
+        if self.authorizations.iter().any(|known| known.nonce == doubt.nonce) {
+            return;
+        }
         let spent = self.spent(&doubt.price.asset, &doubt.host, doubt.payee);
         spent.unclear = spent.unclear.plus(&Tally::of(doubt.price.amount));
         if self.authorizations.len() == MOST_AUTHORIZATIONS {
@@ -181,9 +184,14 @@ impl SpendingTotals {
     /// Counts those no more that a chain has shown to be unused.
     pub(in crate::payments) fn free(&mut self, freed: &FreedAuthorizations) {
         let freed = freed.among(self.authorizations.iter().map(|doubt| doubt.nonce));
-        let is_freed = |doubt: &mut DoubtfulAuthorization| freed.contains(&doubt.nonce);
-        let freed: Vec<_> = self.authorizations.extract_if(.., is_freed).collect();
-        for DoubtfulAuthorization { host, payee, price, .. } in freed {
+        self.end_doubts(&freed);
+    }
+
+    /// Counts authorizations with these nonces as unclear no more.
+    pub(super) fn end_doubts(&mut self, nonces: &[[u8; 32]]) {
+        let is_over = |doubt: &mut DoubtfulAuthorization| nonces.contains(&doubt.nonce);
+        let over: Vec<_> = self.authorizations.extract_if(.., is_over).collect();
+        for DoubtfulAuthorization { host, payee, price, .. } in over {
             let spent = self.spent(&price.asset, &host, payee);
             spent.unclear = spent.unclear.minus(&Tally::of(price.amount));
         }
