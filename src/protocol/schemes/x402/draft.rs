@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::eip712::Once;
 use super::eip3009::{self, TokenAuthorization};
 use super::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
-use super::offer::{Requirement, TransferMethod, X402Version, requirement};
+use super::offer::{Requirement, TransferMethod, X402Version, identified, requirement};
 use super::permit2::{self, Permit2Authorization};
 use crate::protocol::policy::TokenDomain;
 use crate::protocol::schemes::UseQuery;
@@ -174,9 +174,7 @@ impl ExactDraft {
 
     /// The extension `payment-identifier` with an ID, if the seller offers that.
     fn extensions(&self) -> Option<serde_json::Value> {
-        let mut identifier: serde_json::Value =
-            serde_json::from_str(self.requirement.identifier.as_deref()?).ok()?;
-        identifier.get_mut("info")?.as_object_mut()?.insert("id".to_owned(), hex::encode(self.nonce).into());
+        let identifier = identified(self.requirement.identifier.as_deref()?, &hex::encode(self.nonce))?;
         Some(serde_json::json!({ "payment-identifier": identifier }))
     }
 

@@ -89,7 +89,7 @@ pub struct Requirement {
     pub claimed_name: Option<Box<str>>,
     /// The offer as the seller wrote it, in JSON: a payment repeats it.
     pub entry: Box<str>,
-    /// The extension `payment-identifier` as the seller wrote it, if it offers that.
+    /// The extension `payment-identifier` as the seller wrote it, if a payment can carry it with an ID.
     pub identifier: Option<Box<str>>,
     /// The resource in JSON, if a payer can sign in for it later: the payment names it. Its URL has lost its query, which may
     /// be secret.
@@ -287,9 +287,18 @@ pub(super) fn requirement(
         max_timeout,
         claimed_name: extra.name.map(Into::into),
         entry: json.into(),
-        identifier: identifier.map(Into::into),
+        identifier: identifier
+            .filter(|json| version == X402Version::V2 && identified(json, "").is_some())
+            .map(Into::into),
         resource: None,
     })
+}
+
+/// The extension `payment-identifier` with an ID, as a payment carries it; `None` if it has no place for one.
+pub(super) fn identified(extension: &str, id: &str) -> Option<serde_json::Value> {
+    let mut identifier: serde_json::Value = serde_json::from_str(extension).ok()?;
+    identifier.get_mut("info")?.as_object_mut()?.insert("id".to_owned(), id.into());
+    Some(identifier)
 }
 
 /// The offers that a seller has signed, in JSON, each with the index of its entry.

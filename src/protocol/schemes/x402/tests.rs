@@ -6,7 +6,7 @@ use super::encoding::decode;
 use super::offer::X402Version;
 use super::*;
 use crate::protocol::policy::{KnownAsset, well_known};
-use crate::protocol::{Account, Address, Amount};
+use crate::protocol::{Account, Address, Amount, Draft};
 
 const PAYER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const NONCE: [u8; 32] = [0x11; 32];
@@ -295,6 +295,41 @@ fn what_the_journal_keeps_presents_the_same_payment() {
         assert_eq!(attach(&again), attach(&draft));
     }
     assert_eq!(ExactDraft::from_stored(NONCE, "{}"), None);
+}
+
+/// Only a payment with an ID may be presented again with any request.
+#[test]
+fn a_payment_counts_as_identified_only_if_it_carries_an_id() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let v1 = with(json!({"amount": null, "maxAmountRequired": "1000", "network": "base-sepolia"}));
+    for (declared, expected) in [
+        (r#"{"info": {"required": true}}"#.to_owned(), true),
+        (r#"{"schema": {}}"#.to_owned(), false),
+        (r#"{"info": []}"#.to_owned(), false),
+        (format!(r#"{{"info": {{}}, "schema": {deep}}}"#), false),
+    ] {
+        let asked = |version: u8, entry: &Value| {
+            let extensions = format!(r#"{{"payment-identifier": {declared}}}"#);
+            format!(r#"{{"x402Version": {version}, "accepts": [{entry}], "extensions": {extensions}}}"#)
+        };
+        let mut headers = HeaderMap::new();
+        let in_header = base64::engine::general_purpose::STANDARD.encode(asked(2, &offer()));
+        headers.insert(&headers::PAYMENT_REQUIRED, HeaderValue::try_from(in_header).unwrap());
+        let is_identified = |offers: Option<Result<Vec<ExactOffer>, _>>| {
+            let draft = draw(&offers.unwrap().unwrap()[0], 1000).unwrap();
+            let mut headers = HeaderMap::new();
+            Exact::attach(&draft, &payer(), &Signature([7; 65]), &mut headers);
+            let value = headers.values().next().unwrap();
+            let payment: Value = serde_json::from_slice(&decode(value.as_bytes()).unwrap()).unwrap();
+            let carries = payment["extensions"]["payment-identifier"]["info"]["id"].is_string();
+            let is_identified = Draft::X402(draft).is_identified();
+            assert_eq!(is_identified, carries, "{declared}");
+            is_identified
+        };
+        assert_eq!(is_identified(read(&headers, None)), expected, "{declared}");
+        let body = asked(1, &v1);
+        assert!(!is_identified(read(&HeaderMap::new(), Some(body.as_bytes()))), "{declared}");
+    }
 }
 
 #[test]
