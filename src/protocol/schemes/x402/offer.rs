@@ -1,5 +1,6 @@
 //! Reads offers, of both versions.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -21,8 +22,8 @@ use crate::protocol::{Address, Amount, Answer};
 pub(super) const LEAST_VALIDITY: u64 = 6;
 /// How many offers of one response are read.
 const MOST_OFFERS: usize = 100;
-/// The largest offer that can be paid, in bytes of JSON: the payment repeats it in a header, and sellers on Node refuse
-/// heads above 16 KB.
+/// The largest offer that can be paid, in bytes of the JSON that is kept of it: in version 2, the payment repeats it in a
+/// header, and sellers on Node refuse heads above 16 KB.
 const LARGEST_OFFER: usize = 6 * 1024;
 /// The largest resource that a payment names, in bytes of JSON.
 const LARGEST_RESOURCE: usize = 1024;
@@ -87,7 +88,8 @@ pub struct Requirement {
     pub max_timeout: u64,
     /// The name in the token's EIP-712 domain, as the seller claims.
     pub claimed_name: Option<Box<str>>,
-    /// The offer as the seller wrote it, in JSON: a payment repeats it.
+    /// The offer in JSON. In version 2 as the seller wrote it, since a payment repeats it; in version 1, which describes
+    /// resources at length, only what matters to a payment.
     pub entry: Box<str>,
     /// The extension `payment-identifier` as the seller wrote it, if a payment can carry it with an ID.
     pub identifier: Option<Box<str>>,
@@ -131,7 +133,7 @@ struct Extensions<'a> {
 }
 
 /// One of them.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
     scheme: String,
@@ -145,7 +147,7 @@ struct Entry {
     extra: Option<Extra>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Extra {
     asset_transfer_method: Option<String>,
@@ -236,6 +238,10 @@ pub(super) fn requirement(
     if entry.scheme != "exact" {
         return Err(named);
     }
+    let kept = match version {
+        X402Version::V1 => Cow::from(serde_json::to_string(&entry).map_err(|error| but(&reason(&error)))?),
+        X402Version::V2 => Cow::from(json),
+    };
     let chain_id = chain_id(&entry.network).ok_or_else(|| but("not an EVM network"))?;
     let extra = entry.extra.unwrap_or_default();
     let method = match extra.asset_transfer_method.as_deref() {
@@ -271,7 +277,8 @@ pub(super) fn requirement(
     if max_timeout < LEAST_VALIDITY {
         return Err(but("maxTimeoutSeconds is too short to pay"));
     }
-    if json.len() + identifier.map_or(0, str::len) > LARGEST_OFFER {
+    let identifier = identifier.filter(|_| version == X402Version::V2);
+    if kept.len() + identifier.map_or(0, str::len) > LARGEST_OFFER {
         return Err(but("too large to repeat in a payment"));
     }
     let asset = AssetId::token(format!("eip155:{chain_id}"), token.to_string());
@@ -286,10 +293,8 @@ pub(super) fn requirement(
         amount,
         max_timeout,
         claimed_name: extra.name.map(Into::into),
-        entry: json.into(),
-        identifier: identifier
-            .filter(|json| version == X402Version::V2 && identified(json, "").is_some())
-            .map(Into::into),
+        entry: kept.into(),
+        identifier: identifier.filter(|json| identified(json, "").is_some()).map(Into::into),
         resource: None,
     })
 }

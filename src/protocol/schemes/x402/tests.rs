@@ -204,6 +204,24 @@ fn offers_that_cannot_be_paid_are_named() {
     assert!(read_v2(&[with(own)]).is_ok());
 }
 
+/// A payment in version 1 does not repeat the offer, which may describe the resource at length.
+#[test]
+fn a_large_offer_of_version_1_can_be_paid_and_only_what_matters_is_kept() {
+    let terms = json!({"amount": null, "maxAmountRequired": "1000", "network": "base-sepolia"});
+    let mut entry = with(terms);
+    entry["outputSchema"] = "x".repeat(20_000).into();
+    let body = |entry: &Value| json!({"x402Version": 1, "accepts": [entry]}).to_string();
+    let offers = read(&HeaderMap::new(), Some(body(&entry).as_bytes())).unwrap().unwrap();
+    let draft = draw(&offers[0], 1000).unwrap();
+    let stored = draft.to_stored().unwrap();
+    assert!(stored.len() < 1000, "{stored}");
+    assert_eq!(ExactDraft::from_stored(NONCE, &stored), Some(draft));
+    // What matters is bounded.
+    entry["extra"]["name"] = "x".repeat(7000).into();
+    let error = read(&HeaderMap::new(), Some(body(&entry).as_bytes())).unwrap().unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+}
+
 #[test]
 fn hostile_answers_are_bounded_and_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
