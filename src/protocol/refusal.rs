@@ -106,6 +106,12 @@ pub enum Refusal {
     /// The 402 uses no supported scheme.
     #[error("the 402 uses no payment scheme that tollpass supports")]
     UnknownScheme,
+    /// The body of the 402 is compressed, and its headers have no offer.
+    #[error("the body of the 402 has the content coding {coding}, and offers in it cannot be read")]
+    Compressed {
+        /// The coding as the seller names it.
+        coding: Box<str>,
+    },
     /// The 402 is malformed.
     #[error("the 402 is malformed: {0}")]
     Malformed(Malformed),

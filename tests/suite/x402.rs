@@ -2,6 +2,7 @@
 //! field. Nothing here shares code with the scheme: digests come from typed data.
 
 mod ahead;
+mod compressed;
 mod crowd;
 mod embedded;
 mod expects;

@@ -24,7 +24,7 @@ impl Refusal {
             Self::OtherUser { .. } => ReasonCode::OtherUser,
             Self::UnknownUser { .. } => ReasonCode::UnknownUser,
             Self::PlainHttp { .. } => ReasonCode::PlainHttp,
-            Self::UnknownScheme => ReasonCode::UnknownScheme,
+            Self::UnknownScheme | Self::Compressed { .. } => ReasonCode::UnknownScheme,
             Self::Malformed(_) => ReasonCode::OfferMalformed,
             Self::OfferTooLarge { .. } => ReasonCode::OfferTooLarge,
             Self::OfferTooSlow => ReasonCode::OfferTooSlow,

@@ -22,6 +22,7 @@ use tracing::Instrument as _;
 use super::held_answer::{HeldAnswer, Unoffered, hold_answer, read_offers};
 use super::operator_state::OperatorState;
 use super::orphans::{ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
+use super::page::content_coding;
 use super::plain_http;
 use super::purchase_hash;
 use super::purchase_hash::PurchaseHash;
@@ -35,6 +36,7 @@ use crate::protocol::engine::PurchaseKey;
 use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
+use crate::protocol::safe_text::safe_text;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, AssetId, Draft, Money, Offer, ReasonCode, Refusal};
 use crate::proxy::client_connection::ClientConnection;
@@ -51,6 +53,9 @@ use crate::shutdown::Shutdown;
 
 /// The header of requests that their origin performs once, however often they are sent.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// How much is shown of a content coding, in characters.
+const LONGEST_CODING: usize = 40;
 
 /// How often to send a payment that provably was not sent, because its pooled connection was stale, or that the seller
 /// states it has not processed.
@@ -87,6 +92,8 @@ pub(super) struct Exchange<S> {
     is_timed: bool,
     /// Whether requests without a payment ask for data instead of a page.
     pub(super) asks_as_program: bool,
+    /// Whether they ask for a response without a content coding.
+    pub(super) asks_for_identity: bool,
     /// The headers that prove to the seller who pays, for one request without a payment.
     pub(super) proof: Option<HeaderMap>,
     /// Whether that was tried.
@@ -235,6 +242,7 @@ where
             deadline,
             is_timed,
             asks_as_program: false,
+            asks_for_identity: false,
             proof: None,
             has_signed_in: false,
             limit,
@@ -296,6 +304,11 @@ where
                 let HeldAnswer { head, body, trailers, .. } =
                     hold_answer(self.settings(), &self.request, head, body).await?;
                 offers = read_offers(&head, &body).await;
+                if offers == Err(Refusal::UnknownScheme)
+                    && let Some(coding) = content_coding(&head.headers)
+                {
+                    offers = Err(Refusal::Compressed { coding: safe_text(coding, LONGEST_CODING).into() });
+                }
                 (head, Body::with_trailers(body, trailers))
             } else {
                 (head, body)
@@ -580,6 +593,9 @@ where
         }
         if self.asks_as_program {
             head.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        }
+        if self.asks_for_identity {
+            head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         self.inner.call(Request::from_parts(head, body)).await
     }

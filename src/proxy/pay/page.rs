@@ -1,11 +1,12 @@
-//! Sellers that answer a browser with a page in place of their offers: they are asked once more, as a program would ask.
+//! Sellers whose offers cannot be read in their first response, because it is a page for a browser or compressed: they are
+//! asked once more, as a program would ask that can only read plain JSON.
 
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::Exchange;
 use super::strip;
-use crate::protocol::schemes;
+use crate::protocol::{Answer, Refusal, schemes};
 use crate::proxy::handling::Handling;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::{Body, ForwardError, error_response};
@@ -15,19 +16,18 @@ where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    /// If a 402 is a page for people, asks for the offers themselves. Returns the response to read, and the page if that is
-    /// another response: the client gets it if nothing is paid.
+    /// If a 402 is a page for people or its offers may be compressed, asks for the offers themselves. Returns the response to
+    /// read, and the first one if that is another: the client gets it if nothing is paid.
     pub(super) async fn ask_for_offers(
         &mut self,
         answer: Response<Body>,
     ) -> (Response<Body>, Option<Response<Body>>) {
-        if self.head.method != Method::GET
-            || !self.accepts_html()
-            || !schemes::may_hide_offers(answer.status(), answer.headers())
-        {
+        let is_page = self.accepts_html() && schemes::may_hide_offers(answer.status(), answer.headers());
+        if self.head.method != Method::GET || !(is_page || may_compress_offers(&answer)) {
             return (answer, None);
         }
-        self.asks_as_program = true;
+        // The offers in place of a page may be compressed, too.
+        (self.asks_as_program, self.asks_for_identity) = (is_page, true);
         let by = Instant::now() + self.settings().limits.offer_timeout;
         match timeout_at(by, self.unpaid(self.head.extensions.clone())).await {
             Ok(Ok(mut offers)) if schemes::may_ask(offers.status(), offers.headers()) => {
@@ -35,7 +35,7 @@ where
                 (offers, Some(answer))
             }
             _ => {
-                self.asks_as_program = false;
+                (self.asks_as_program, self.asks_for_identity) = (false, false);
                 (answer, None)
             }
         }
@@ -47,17 +47,33 @@ where
     }
 }
 
-/// The page for a client that gets a 402 although the offers were read from another response.
-pub(super) fn in_place_of(answer: Response<Body>, mut page: Response<Body>) -> Response<Body> {
+/// Whether a 402 may have its offers only in a body with a content coding.
+fn may_compress_offers(answer: &Response<Body>) -> bool {
+    let (status, headers) = (answer.status(), answer.headers());
+    status == StatusCode::PAYMENT_REQUIRED
+        && schemes::wants_body(status, headers)
+        && content_coding(headers).is_some()
+        && schemes::read(&Answer { status, headers, body: None }) == Err(Refusal::UnknownScheme)
+}
+
+/// The content coding of a response, if it has one. None is undone here.
+pub(super) fn content_coding(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    let mut codings = values.map(|value| value.to_str().unwrap_or("unknown").trim());
+    codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+}
+
+/// The first response for a client that gets a 402 although the offers were read from another response.
+pub(super) fn in_place_of(answer: Response<Body>, mut first: Response<Body>) -> Response<Body> {
     let Some(Handling::Unpaid(explanation)) = answer.extensions().get() else { return answer };
     if answer.status() != StatusCode::PAYMENT_REQUIRED {
         return answer;
     }
-    error_response::append_proxy_status(page.headers_mut(), explanation.reason, &explanation.details);
+    error_response::append_proxy_status(first.headers_mut(), explanation.reason, &explanation.details);
     if let Some(wait) = answer.headers().get(header::RETRY_AFTER) {
-        page.headers_mut().insert(header::RETRY_AFTER, wait.clone());
+        first.headers_mut().insert(header::RETRY_AFTER, wait.clone());
     }
     let handling = Handling::Unpaid(explanation.clone());
-    page.extensions_mut().insert(handling);
-    page
+    first.extensions_mut().insert(handling);
+    first
 }
