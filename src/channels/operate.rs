@@ -230,7 +230,7 @@ impl Channels {
                 self.close_together(&context, channel, seller).await?
             }
         };
-        Ok(report(done))
+        Ok(self.report(done).await)
     }
 
     /// Checks before planning what is checked again on execution.
@@ -251,6 +251,14 @@ impl Channels {
         Ok((self.payments.channel(id).await?, on_chain(context, id).await?))
     }
 
+    async fn report(&self, changed: ChangedChannel) -> OperationReport {
+        let ChangedChannel { channel: id, on_chain, transaction } = changed;
+        let listing = self.payments.list().await;
+        let mut channels = listing.into_iter().flat_map(|listing| listing.channels);
+        let outcome = outcome(id, on_chain, channels.find(|listed| listed.id() == id));
+        OperationReport { outcome, transaction: transaction.map(|hash| hash.to_string()) }
+    }
+
     async fn sync(&self, context: &ChainContext) -> Result<OperationReport, OperationError> {
         let known: Vec<ChannelId> = match self.payments.list().await {
             Some(listing) => listing.channels.iter().map(ListedChannel::id).collect(),
@@ -263,17 +271,14 @@ impl Channels {
     }
 }
 
-fn report(changed: ChangedChannel) -> OperationReport {
-    let outcome = outcome(changed.channel, changed.on_chain);
-    OperationReport { outcome, transaction: changed.transaction.map(|hash| hash.to_string()) }
-}
-
-fn outcome(id: ChannelId, on_chain: Option<OnChain>) -> OperationOutcome {
+/// What an operation made of a channel: `listed` if the payment service lists it, since only that knows what was promised,
+/// and for which host.
+fn outcome(id: ChannelId, on_chain: Option<OnChain>, listed: Option<ListedChannel>) -> OperationOutcome {
     let Some(on_chain) = on_chain else { return OperationOutcome::Ended(id) };
-    let channel = Channel::new(on_chain);
-    let listed = ListedChannel::new(&id, &channel, None);
-    match channel.phase {
-        Phase::Closing { settle_block } => OperationOutcome::Closing { channel: listed, settle_block },
-        Phase::Open | Phase::Gone => OperationOutcome::Funded(listed),
+    let seen = Channel::new(on_chain);
+    let channel = listed.unwrap_or_else(|| ListedChannel::new(&id, &seen, None));
+    match seen.phase {
+        Phase::Closing { settle_block } => OperationOutcome::Closing { channel, settle_block },
+        Phase::Open | Phase::Gone => OperationOutcome::Funded(channel),
     }
 }

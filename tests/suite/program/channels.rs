@@ -126,6 +126,15 @@ async fn a_running_proxy_answers_on_a_socket_that_only_its_owner_can_open() {
         "--yes",
     ]);
     assert_eq!(scene.listed().await[0]["phase"], "open");
+    // The report of an operation tells the same of the channel as the list.
+    let ran = scene.channels(&["topup", "--yes", "--json", &channel, "70"]).await;
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["channel"], scene.listed().await[0], "{ran:?}");
+    assert_eq!(
+        (&report["channel"]["promised"], &report["channel"]["acknowledged"]),
+        (&"2000".into(), &"2000".into())
+    );
+    assert_eq!(report["channel"]["host"], "127.0.0.1");
     let unknown = format!("{}1", channel);
     scene.channels(&["show", &unknown]).await.expect_failure(&["not found", &unknown]);
     scene.channels(&["close", "--yes", &unknown]).await.expect_failure(&["not found", &unknown]);
