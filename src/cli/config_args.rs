@@ -1,6 +1,7 @@
 //! The options that name the configuration file and the state directory, before or after any subcommand.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
@@ -8,6 +9,7 @@ use clap::Args;
 use crate::admin;
 use crate::app;
 use crate::config::Config;
+use crate::protocol::policy::{KnownAsset, well_known};
 
 /// The default configuration file, in the directory for the user's configuration.
 const DEFAULT_FILE: &str = "tollpass/proxy.toml";
@@ -47,6 +49,15 @@ impl ConfigArgs {
         match (&self.state_dir, &self.config) {
             (Some(_), None) => Ok(None),
             _ => self.load().map(Some),
+        }
+    }
+
+    /// The tokens with known symbols: those of the configuration or, if it cannot be loaded, the well-known ones. For
+    /// commands that need no configuration otherwise.
+    pub(super) fn known_assets(&self) -> Arc<[KnownAsset]> {
+        match self.load_unless_state_is_given() {
+            Ok(Some(config)) => config.assets,
+            Ok(None) | Err(_) => well_known().into(),
         }
     }
 

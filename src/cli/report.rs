@@ -48,5 +48,5 @@ pub async fn run(args: ReportArgs) -> anyhow::Result<()> {
     if args.json {
         return print(serde_json::to_string_pretty(&statement)? + "\n");
     }
-    print(statement.line() + "\n")
+    print(statement.line(&args.place.known_assets()) + "\n")
 }

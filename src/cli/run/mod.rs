@@ -159,7 +159,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     match ran {
         Ok(ending) => {
             if !args.quiet {
-                say(statement.line());
+                say(statement.line(&config.assets));
             }
             Ok(ending)
         }

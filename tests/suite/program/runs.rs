@@ -243,13 +243,18 @@ async fn https_is_paid_without_a_setting() {
     let secure = origin::Secure { listen: ([127, 0, 0, 1], 0).into(), config };
     let fair = Fair::with(|settings| settings.secure = Some(secure)).await;
     let trusting = format!("[upstream]\nca_file = \"{}\"\n", notary.ca_file().display());
-    let alice = Alice::with(&fair.market, &format!("{QUICK}{trusting}")).await;
+    // Amounts of a token with a known symbol are not in base units.
+    let asset = format!(
+        "[[asset]]\nsymbol = \"TKN\"\nnetwork = \"eip155:31337\"\ntoken = \"{}\"\ndecimals = 4\n",
+        fair.market.token
+    );
+    let alice = Alice::with(&fair.market, &format!("{QUICK}{trusting}{asset}")).await;
     let scene = Scene { fair, alice };
     let url = scene.fair.origin.secure_url().unwrap() + "/paid";
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &url, &url])).await;
     assert_eq!((ran.status.code(), ran.out), (Some(0), PAID.repeat(2)), "{}", ran.errors);
     let payee = scene.payee().replace(&scene.fair.origin.url()[7..], &url[8..url.len() - 5]);
-    assert_eq!(ran.errors, format!("tollpass: paid 2000 in 2 requests: 2000 to {payee}\n"));
+    assert_eq!(ran.errors, format!("tollpass: paid 0.2 TKN in 2 requests: 0.2 TKN to {payee}\n"));
 }
 
 #[tokio::test]
