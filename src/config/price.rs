@@ -120,7 +120,7 @@ pub(super) fn price(
     known: &[KnownAsset],
     allowed: &[&KnownAsset],
 ) -> Result<PriceLimit, InvalidValue> {
-    let ValueKind::String(text) = &value.kind else { return Ok(values::amount(value)?.into()) };
+    let ValueKind::String(text) = &value.kind else { return base_units(value) };
     let text = text.trim();
     let invalid =
         |error: &dyn std::fmt::Display| InvalidValue::new(format!("{} is {error}", quoted(text)), REMEDY);
@@ -137,7 +137,7 @@ pub(super) fn price(
     }
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let (number, symbol, are_base_units) = match words[..] {
-        [_] | [] => return Ok(values::amount(value)?.into()),
+        [_] | [] => return base_units(value),
         [number, "units", "of", symbol] => (number, symbol, true),
         [number, symbol] if symbol != "units" => (number, symbol, false),
         _ => return Err(invalid(&"not a valid price")),
@@ -161,6 +161,13 @@ pub(super) fn price(
     };
     let tokens: Result<Vec<_>, InvalidValue> = named.into_iter().map(most).collect();
     Ok(PriceLimit::Tokens(tokens?.into()))
+}
+
+/// Reads an amount in base units of the channels' token. Whoever writes an invalid one most likely means another token.
+fn base_units(value: &Value) -> Result<PriceLimit, InvalidValue> {
+    let units =
+        values::amount(value).map_err(|InvalidValue { problem, .. }| InvalidValue::new(problem, REMEDY))?;
+    Ok(units.into())
 }
 
 /// Suggests a symbol or a network that is known.

@@ -16,7 +16,7 @@ pub struct Amount(U256);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAmount {
     /// The string is empty or contains characters other than the digits 0-9.
-    #[error("not a decimal number of base units")]
+    #[error("not a whole number of base units")]
     NotDecimal,
     /// The number needs more than 192 bits.
     #[error("larger than 2^192 - 1 base units")]

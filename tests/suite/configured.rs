@@ -594,8 +594,8 @@ fn each_fault_names_its_key_and_its_remedy() {
         (pay("max_price = 0"), "pay[0].max_price: 0 would pay nothing"),
         (pay("max_price = -1"), "pay[0].max_price: -1 is negative"),
         (pay("max_price = 1.5"), "pay[0].max_price: expected an amount, found a number with a decimal point"),
-        (pay("max_price = \"1e3\""), "pay[0].max_price: \"1e3\" is not a decimal number"),
-        (pay("max_price = 1\nask_above = \"cheap\""), "pay[0].ask_above: \"cheap\" is not a decimal number"),
+        (pay("max_price = \"1e3\""), "pay[0].max_price: \"1e3\" is not a whole number of base units"),
+        (pay("max_price = 1\nask_above = \"cheap\""), "pay[0].ask_above: \"cheap\" is not a whole number of base units"),
         (
             pay("max_price = 1\nask_above = 0\nhooks = { payment_requested = { action = \"abort\" } }"),
             "pay[0].ask_above: has no effect if payment_requested aborts",
@@ -635,7 +635,7 @@ fn each_fault_names_its_key_and_its_remedy() {
         ),
         ("[deposit]\nmax_per_channel = \"100000000000000000001\"".into(), "deposit.max_per_channel: 1000000"),
         ("[deposit]\nmax_per_receiver = 0".into(), "deposit.max_per_receiver: 0 would allow no channel"),
-        ("[deposit]\nmax_total = \"much\"".into(), "deposit.max_total: \"much\" is not a decimal number"),
+        ("[deposit]\nmax_total = \"much\"".into(), "deposit.max_total: \"much\" is not a whole number of base units"),
         (hook("1"), "hooks.insufficient_confirmations: expected a table"),
         (hook("{}"), "hooks.insufficient_confirmations.action: missing -> write action = \"retry\""),
         (
