@@ -33,7 +33,8 @@ $XDG_CONFIG_HOME/tollpass/proxy.toml (~/.config/tollpass/proxy.toml).";
 const ABOUT_SET: &str = "\
 VALUE is TOML, such as 5, true or [443, \"8000-8999\"]; anything else is a string. The file
 keeps its comments and its order. It is written only if it is valid with the new value. A
-running proxy reads it when it is started again.";
+running proxy reads it on `tollpass reload` or, for the keys that this does not change,
+when it is started again.";
 
 /// Describe, show and change the configuration
 #[derive(Clone, Debug, Args)]
@@ -112,7 +113,11 @@ fn set(place: &ConfigArgs, key: &str, value: &str) -> anyhow::Result<()> {
     })?;
     let text = Config::edited(&file, key, value)?.with_context(|| format!("cannot set {key}"))?;
     replace(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-    print(format!("set {key} in {}; a running proxy reads it when it is started again\n", file.display()))
+    let when = match Config::reload_applies(key) {
+        true => "run `tollpass reload` to apply it to a running proxy",
+        false => "a running proxy reads it when it is started again",
+    };
+    print(format!("set {key} in {}; {when}\n", file.display()))
 }
 
 /// Replaces a file at once, with the same permissions. A symbolic link stays.

@@ -11,6 +11,9 @@ pub enum EditError {
     /// The path of the key is malformed.
     #[error("{0:?} is not the path of a key, such as limits.pay_timeout or pay[0].max_price")]
     NotAPath(String),
+    /// The position in a list is written like a key.
+    #[error("{0:?} is not the path of a key: did you mean {1}?")]
+    Dotted(String, String),
     /// The path leads through something that has no such part.
     #[error("the file has no {0}; write it there first")]
     Missing(String),
@@ -23,6 +26,9 @@ pub enum EditError {
 pub fn with_key(text: &str, path: &str, value: &str) -> Result<String, EditError> {
     let mut document: DocumentMut = text.parse().map_err(|_| EditError::NotToml)?;
     let value = value.parse::<Value>().unwrap_or_else(|_| value.into());
+    if let Some(meant) = bracketed(path) {
+        return Err(EditError::Dotted(path.to_owned(), meant));
+    }
     let mut steps = steps(path).ok_or_else(|| EditError::NotAPath(path.to_owned()))?;
     let (key, index) = steps.pop().ok_or_else(|| EditError::NotAPath(path.to_owned()))?;
     if index.is_some() {
@@ -58,6 +64,23 @@ pub fn with_key(text: &str, path: &str, value: &str) -> Result<String, EditError
         }
     }
     Ok(document.to_string())
+}
+
+/// The path that one with positions as keys, such as `pay.0.max_price`, stands for.
+fn bracketed(path: &str) -> Option<String> {
+    let is_position = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !path.split('.').any(is_position) {
+        return None;
+    }
+    let mut meant = String::new();
+    for part in path.split('.') {
+        meant += &match part {
+            part if is_position(part) => format!("[{part}]"),
+            part if meant.is_empty() => part.to_owned(),
+            part => format!(".{part}"),
+        };
+    }
+    Some(meant)
 }
 
 /// The names of a path, each with its position in a list.
@@ -122,5 +145,10 @@ mod tests {
             assert!(with_key(TEXT, path, "1").is_err(), "{path}");
         }
         assert!(with_key("a = = 1", "listen", "1").is_err());
+        for (path, meant) in [("pay.0.host", "pay[0].host"), ("client.1.pay.0.host", "client[1].pay[0].host")]
+        {
+            let told = with_key(TEXT, path, "1").unwrap_err().to_string();
+            assert!(told.ends_with(&format!("did you mean {meant}?")), "{told}");
+        }
     }
 }

@@ -306,6 +306,11 @@ impl Config {
         }
     }
 
+    /// Whether a running proxy takes a key over when it reads its configuration again; all others need a restart.
+    pub fn reload_applies(key: &str) -> bool {
+        reload::applies(key)
+    }
+
     /// The configuration that applies once a running proxy has read `newer`, which is valid: what needs a restart is as before.
     ///
     /// # Errors

@@ -388,10 +388,14 @@ async fn keys_are_shown_and_set() {
     );
     let file = home.path().join(".config/tollpass/proxy.toml");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    for (key, value) in [("listen", "8403"), ("pay[0].max_price", "0.02 USDC"), ("limits.pay_timeout", "7s")]
-    {
+    let again = "when it is started again";
+    for (key, value, when) in [
+        ("listen", "8403", again),
+        ("pay[0].max_price", "0.02 USDC", "run `tollpass reload`"),
+        ("limits.pay_timeout", "7s", again),
+    ] {
         let ran = home.run(&["config", "set", key, value]).await;
-        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.code == 0 && ran.out.contains(when), "{ran:?}");
     }
     let written = "# Mine.\nlisten = 8403 # any\n\n[[pay]]\nhost = \"a.example\"\nmax_price = \"0.02 USDC\"\n\n\
                    [limits]\npay_timeout = \"7s\"\n";
@@ -403,6 +407,7 @@ async fn keys_are_shown_and_set() {
         ("limits.pay_timeout", "soon", "not a valid duration"),
         ("pay[1].host", "a", "the file has no pay[1]"),
         ("a b", "1", "is not the path of a key"),
+        ("pay.0.max_price", "1", "did you mean pay[0].max_price?"),
     ] {
         home.run(&["config", "set", key, value]).await.expect_failure(&[words]);
     }
