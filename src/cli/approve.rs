@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::config_args::{ConfigArgs, not_running};
 use super::output::print;
+use super::parse::{duration, number};
 use crate::admin;
 use crate::payments::PendingApproval;
 
@@ -31,6 +32,7 @@ pub struct ApproveArgs {
     #[command(flatten)]
     pub place: ConfigArgs,
     /// The ID shown by `tollpass pending`
+    #[arg(value_parser = number)]
     pub id: u64,
     /// Write the payment as JSON, with its price in base units
     #[arg(long)]
@@ -50,6 +52,7 @@ pub struct DenyArgs {
     #[command(flatten)]
     pub place: ConfigArgs,
     /// The ID shown by `tollpass pending`
+    #[arg(value_parser = number)]
     pub id: u64,
     /// Write the payment as JSON, with its price in base units
     #[arg(long)]
@@ -68,7 +71,7 @@ pub async fn deny(args: DenyArgs) -> anyhow::Result<()> {
 
 /// Parses how long a standing approval lasts.
 fn lasting(text: &str) -> Result<Duration, String> {
-    let lasts = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let lasts = duration(text)?;
     if (SHORTEST..=LONGEST).contains(&lasts) { Ok(lasts) } else { Err("write 1s to 366d".to_owned()) }
 }
 

@@ -31,8 +31,9 @@ impl ClientArgs {
         match &self.client {
             Some(name) => {
                 let known = config.clients.iter().find(|known| known.client.name == *name);
-                let known = known.with_context(|| {
-                    format!("no [[client]] is called {name}; the names are: {}", names.join(", "))
+                let known = known.with_context(|| match names.is_empty() {
+                    true => format!("no [[client]] is called {name}: the configuration has none"),
+                    false => format!("no [[client]] is called {name}; the names are: {}", names.join(", ")),
                 })?;
                 Ok(Some(app::client_user(known)?))
             }

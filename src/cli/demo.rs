@@ -16,6 +16,7 @@ use ethers_core::utils::hex;
 use rustls::ServerConfig;
 
 use super::output::announce;
+use super::parse::duration;
 use super::rehearsal;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
@@ -65,7 +66,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub sell: Option<PathBuf>,
     /// Time between blocks, such as 2s; if omitted, each transaction gets a block at once
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = duration)]
     pub block_time: Option<Duration>,
     /// Also give play money to this address, of your own `tollpass init`; repeatable
     #[arg(long, value_name = "ADDRESS")]

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::config_args::ConfigArgs;
 use super::output::print;
+use super::parse::duration;
 use crate::config::{Config, listen_address};
 use crate::tls;
 use crate::tls::{PinnedCertificate, ServerTrust};
@@ -49,7 +50,7 @@ pub struct HealthcheckArgs {
     #[arg(long)]
     pub ready: bool,
     /// How long the response may take
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub timeout: Duration,
 }
 

@@ -32,6 +32,7 @@ use tokio::time::timeout;
 
 use super::client_args::ClientArgs;
 use super::config_args::{ConfigArgs, not_running};
+use super::parse::duration;
 use crate::admin;
 use crate::admin::{RunOpened, RunRequest};
 use crate::protocol::Answer;
@@ -70,7 +71,7 @@ pub struct McpArgs {
     #[arg(long, value_name = "SIZE", default_value = "256KiB")]
     pub max_body: ByteSize,
     /// How long one call may take
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
 }
 

@@ -28,6 +28,7 @@ pub mod man;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 mod output;
+mod parse;
 pub mod pending;
 mod process;
 mod progress;

@@ -21,6 +21,7 @@ use clap::Args;
 use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
 use super::environment::ProxyPlace;
+use super::parse::duration;
 use super::{environment, trust};
 use crate::admin::RunRequest;
 pub use bill::Statement;
@@ -93,7 +94,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "AMOUNT")]
     pub budget: Option<String>,
     /// How long COMMAND may spend, such as "1h"; after that, nothing is paid for it
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub lasts: Option<Duration>,
     /// Write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -105,7 +106,8 @@ pub struct RunArgs {
     #[arg(long, short)]
     pub quiet: bool,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    // Without `allow_hyphen_values`, so that a misspelt option of tollpass is an error and not the command.
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 

@@ -23,7 +23,7 @@ use crate::support::secure::{Notary, connect, trusting};
 use crate::support::wire::ask;
 
 /// Each mistake, and the test that shows what its user is told.
-const MISTAKES: [(&str, &str); 30] = [
+const MISTAKES: [(&str, &str); 31] = [
     ("a value of the wrong type", "program::mistakes::a_wrong_type_is_told_with_its_line"),
     (
         "a key that is misspelt, or in the wrong table",
@@ -74,6 +74,7 @@ const MISTAKES: [(&str, &str); 30] = [
     ("a variable with a misspelt prefix", "program::mistakes::a_variable_with_a_misspelt_prefix_is_told"),
     ("one key in two state directories", "program::mistakes::a_key_that_has_paid_elsewhere_is_told"),
     ("no configuration at all", "program::mistakes::without_a_configuration_it_says_that_it_never_pays"),
+    ("a misspelt option of `run`", "program::mistakes::a_misspelt_argument_is_told_with_what_is_expected"),
     ("a program that is not there", "program::mistakes::a_program_that_cannot_be_run_is_named"),
     ("a log filter that is not one", "program::mistakes::a_wrong_log_filter_is_an_error"),
     (
@@ -186,6 +187,28 @@ async fn a_state_directory_that_cannot_be_used_is_told() {
     never_listens(&path, &[], &["cannot use the state directory", "set state_dir to a directory"]).await;
     let nowhere = [("TOLLPASS_STATE_DIR", "/proc/nowhere/state")];
     never_listens(&path, &nowhere, &["/proc/nowhere/state", "set state_dir to a directory"]).await;
+}
+
+#[tokio::test]
+async fn a_misspelt_argument_is_told_with_what_is_expected() {
+    for (arguments, words) in [
+        (&["run", "--budgte", "1 USDC", "--", "true"][..], &["--budgte", "'--budget'"][..]),
+        (&["run", "-x", "true"], &["'-x'"]),
+        (&["approve", "xyz"], &["xyz", "write the number in the column ID"]),
+        (&["approve", "1", "--always", "--for=-1s"], &["-1s", "such as 30s, 1h or 7d"]),
+        (&["run", "--for", "soon", "true"], &["soon", "such as 30s, 1h or 7d"]),
+    ] {
+        let ran = run(arguments).await;
+        ran.expect_failure(words);
+        assert_eq!(ran.code, 2, "{ran:?}");
+    }
+    let (_directory, path) = place("");
+    let run_with_options =
+        ["run", "--quiet", "--config", text(&path), "sh", "-c", "echo $1 $2", "sh", "--json", "-q"];
+    let ran = run(&run_with_options).await;
+    assert_eq!((ran.code, &*ran.out), (0, "--json -q\n"), "{ran:?}");
+    let ran = run(&["run", "--quiet", "--config", text(&path), "--client", "a", "true"]).await;
+    ran.expect_failure(&["no [[client]] is called a: the configuration has none"]);
 }
 
 #[tokio::test]
