@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use super::output::print;
+use super::parse::number;
 use super::table::{Column, table};
 use crate::payments::journal::{FILE, Journal};
 use crate::payments::{ListedApproval, listed_approvals};
@@ -28,7 +29,7 @@ pub struct ApprovalsArgs {
     #[command(flatten)]
     pub place: ConfigArgs,
     /// Write the result as JSON, with prices in base units and times in seconds since 1970
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// The subcommand; lists if omitted.
     #[command(subcommand)]
@@ -41,6 +42,7 @@ pub enum ApprovalsCommand {
     /// End a standing approval at once
     Revoke {
         /// The ID shown by `tollpass approvals`
+        #[arg(value_parser = number)]
         id: u64,
     },
 }

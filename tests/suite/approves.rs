@@ -390,7 +390,8 @@ async fn an_approval_in_advance_covers_later_payments_until_it_is_revoked_and_su
     let listed: Value = serde_json::from_str(&listed.out).unwrap();
     let standing = listed[0]["id"].to_string();
     assert_eq!(listed[0]["until"].as_u64().unwrap() - listed[0]["since"].as_u64().unwrap(), 30 * 86400);
-    assert_eq!(run(&["approvals", "--config", text(&config), "revoke", &standing]).await.code, 0);
+    let ran = run(&["approvals", "--config", text(&config), "revoke", &standing, "--json"]).await;
+    assert_eq!((ran.code, ran.out), (0, format!("{{\"revoked\":{standing}}}\n")), "{}", ran.errors);
     let desk = Desk::of(alice).await;
     let _waiting = desk.get(&url("d"));
     desk.next().await;
