@@ -10,7 +10,7 @@ use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, is_blank, kind};
 use super::renamed::{Renamed, old_names, rename};
 use super::values;
 use super::values::{show_duration, show_size};
-use super::variables::variable;
+use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES, variable};
 use crate::limits::{Quantity, Unit};
 
 /// Collects issues, and warnings about outdated names.
@@ -249,7 +249,14 @@ impl<'a> Section<'a> {
             every_path(self.issues.top)
                 .find(|known| is_variable && known.replace('.', "_") == self.path_of(key))
         };
-        if let Some(path) = split() {
+        let other =
+            || nearest(key, OTHER_VARIABLES.iter().filter_map(|name| name.strip_prefix(ENVIRONMENT_PREFIX)));
+        let is_at_top = self.path.is_empty();
+        let path = split().or_else(|| {
+            let is_name = is_variable && is_at_top;
+            is_name.then(|| other().map(str::to_owned).or_else(|| path_below(key, self.issues.top)))?
+        });
+        if let Some(path) = path {
             return Some((path, None));
         }
         let renamed = || old_names(self.table);
@@ -307,6 +314,24 @@ fn tables(top: &'static Table) -> impl Iterator<Item = (String, String, &'static
 /// The tables that have a key of this name.
 fn tables_with(top: &'static Table, key: &str) -> impl Iterator<Item = String> {
     tables(top).filter(move |(_, _, table)| table.has(key)).map(|(_, place, _)| place)
+}
+
+/// The path of a key in a nested table that has a variable with one underscore instead of two, such as `pay_0_host`.
+fn path_below(key: &str, table: &'static Table) -> Option<String> {
+    table.keys.iter().find_map(|above| {
+        let rest = key.strip_prefix(above.name)?.strip_prefix('_')?;
+        let (place, rest, table) = match above.shape {
+            Shape::Table(table) => (above.name.to_owned(), rest, table),
+            Shape::Tables(table, _) => {
+                let (number, rest) = rest.split_once('_')?;
+                let number: u16 = number.parse().ok()?;
+                (format!("{}[{number}]", above.name), rest, table)
+            }
+            _ => return None,
+        };
+        let own = || nearest(rest, table.names()).map(str::to_owned);
+        Some(format!("{place}.{}", path_below(rest, table).or_else(own)?))
+    })
 }
 
 fn every_path(top: &'static Table) -> impl Iterator<Item = String> {
