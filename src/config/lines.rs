@@ -40,6 +40,35 @@ impl<'a> KeyLines<'a> {
     }
 }
 
+impl KeyLines<'_> {
+    /// The path and the line of the first integer that needs more than 64 bits, for which the parser has no position.
+    pub(super) fn too_large(&self) -> Option<(String, usize)> {
+        let (place, path) = too_large_in("", self.top.as_ref()?.get_ref())?;
+        let before = self.text.get(..place)?;
+        Some((path, before.bytes().filter(|byte| *byte == b'\n').count() + 1))
+    }
+}
+
+fn too_large_in(path: &str, table: &DeTable<'_>) -> Option<(usize, String)> {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    table.iter().filter_map(|(key, value)| too_large(below(key.get_ref()), value)).min()
+}
+
+fn too_large(path: String, value: &Spanned<DeValue<'_>>) -> Option<(usize, String)> {
+    match value.get_ref() {
+        DeValue::Integer(number) => {
+            let is_too_large = i64::from_str_radix(number.as_str(), number.radix()).is_err();
+            is_too_large.then(|| (value.span().start, path))
+        }
+        DeValue::Array(entries) => {
+            let each = entries.iter().enumerate();
+            each.filter_map(|(index, entry)| too_large(format!("{path}[{index}]"), entry)).min()
+        }
+        DeValue::Table(table) => too_large_in(&path, table),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::lines::*;
@@ -68,5 +97,18 @@ mod tests {
             assert_eq!(lines.of(path), line, "{path}");
         }
         assert_eq!(KeyLines::new("listen = = 1").of("listen"), None);
+    }
+
+    #[test]
+    fn integers_that_are_too_large_are_found() {
+        for (text, expected) in [
+            ("a = 9223372036854775807\nb = -9223372036854775808\n", None),
+            ("z = 9223372036854775808\nb = 9223372036854775808\n", Some(("z", 1))),
+            ("[limits]\na = 1\nb = 0xffffffffffffffffff\n", Some(("limits.b", 3))),
+            ("[[pay]]\n[[pay]]\nports = [\n1,\n99999999999999999999,\n]\n", Some(("pay[1].ports[1]", 5))),
+        ] {
+            let found = KeyLines::new(text).too_large();
+            assert_eq!(found.as_ref().map(|(path, line)| (path.as_str(), *line)), expected, "{text}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
 use super::entries;
 use super::issue::{ConfigIssue, nearest};
+use super::lines::KeyLines;
 use super::upstream;
 use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
 
@@ -36,7 +37,7 @@ pub(super) fn merge(
         let variable = Map::from([(name.clone(), value.clone())]);
         sources = sources.add_source(variables.clone().source(Some(variable)));
     }
-    let merged = sources.build().map_err(|error| syntax(&error))?;
+    let merged = sources.build().map_err(|error| syntax(&error, text))?;
     let mut root = match merged.cache.kind {
         ValueKind::Table(table) => table,
         _ => Map::new(),
@@ -151,7 +152,12 @@ pub(super) fn is_key(variable: &str) -> bool {
 }
 
 /// Describes a syntax error without the parser's excerpt, which may contain a secret.
-fn syntax(error: &::config::ConfigError) -> ConfigIssue {
+fn syntax(error: &::config::ConfigError, file: &str) -> ConfigIssue {
+    if let Some((key, line)) = KeyLines::new(file).too_large() {
+        let remedy =
+            "write a smaller number, or an amount of base units above 9223372036854775807 in \"quotes\"";
+        return ConfigIssue { line: Some(line), ..ConfigIssue::new(key, "the number is too large", remedy) };
+    }
     let text = match error {
         ::config::ConfigError::FileParse { cause, .. } => cause.to_string(),
         other => other.to_string(),
@@ -160,10 +166,5 @@ fn syntax(error: &::config::ConfigError) -> ConfigIssue {
         |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let said: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line)).collect();
-    let remedy = if text.contains("number too large") {
-        "put integers above 9223372036854775807 in \"quotes\""
-    } else {
-        "correct the line; the format is TOML"
-    };
-    ConfigIssue::new("", said.join(": "), remedy)
+    ConfigIssue::new("", said.join(": "), "correct the line; the format is TOML")
 }

@@ -898,7 +898,8 @@ fn invalid_toml_is_reported_with_its_position() {
     let found = issues("listen = \"127.0.0.1:1\"\nlisten = = 3\n", &[]);
     assert!(found.len() == 1 && found[0].contains("line 2"), "{found:?}");
     let found = issues("[[pay]]\nhost = \"a\"\nmax_price = 99999999999999999999\n", &[]);
-    assert!(found[0].contains("put integers above 9223372036854775807 in \"quotes\""), "{found:?}");
+    assert!(found[0].contains("pay[0].max_price: the number is too large"), "{found:?}");
+    assert!(found[0].contains("base units above 9223372036854775807 in \"quotes\""), "{found:?}");
 }
 
 #[test]
