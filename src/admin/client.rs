@@ -40,7 +40,7 @@ const MAX_ANSWER: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The socket exists, but cannot be opened.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot connect to the admin socket {}: {source}{}", path.display(), remedy(source))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -302,6 +302,16 @@ pub async fn plan_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<Al
 /// The request failed, or the allowance was not set, or may not have been.
 pub async fn set_allowance(path: &Path, wanted: &Permit2Allowance) -> Result<SetAllowance, AdminError> {
     within(OPERATE_WITHIN, post(path, SET_ALLOWANCE, wanted)).await
+}
+
+/// What to do if the socket cannot be opened, unless the error itself says so.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run this as the user of the proxy, or name another state directory with --state-dir"
+        }
+        _ => "",
+    }
 }
 
 /// Connects to the socket; `None` if no process listens on it.

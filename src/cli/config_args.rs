@@ -1,5 +1,6 @@
 //! The options that name the configuration file and the state directory, before or after any subcommand.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,14 +69,16 @@ impl ConfigArgs {
     /// create another one because of a typo.
     pub(super) fn state_dir(&self) -> anyhow::Result<PathBuf> {
         let Some(path) = &self.state_dir else { return Ok(self.load()?.state_dir) };
-        if !path.is_dir() {
-            bail!(
-                "the state directory {} does not exist, so it contains no journal, and no proxy is running on it; name the \
-                 right one with --state-dir, or its configuration with --config",
+        let remedy = "name the right one with --state-dir, or its configuration with --config";
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(std::path::absolute(path)?),
+            Ok(_) => bail!("{} is a file, and not a state directory; {remedy}", path.display()),
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "the state directory {} does not exist, so it contains no journal, and no proxy is running on it; {remedy}",
                 path.display()
-            );
+            ),
+            Err(error) => bail!("cannot use the state directory {}: {error}; {remedy}", path.display()),
         }
-        Ok(std::path::absolute(path)?)
     }
 
     /// The same also if the configuration is invalid by now, as long as it says where the state directory is: the running

@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
@@ -22,6 +22,7 @@ use crate::admin::{CaLocation, Status};
 use crate::app;
 use crate::config;
 use crate::config::Config;
+use crate::private;
 use crate::tls;
 
 /// Read by OpenSSL, and by tollpass to find the system's roots.
@@ -150,7 +151,13 @@ fn refresh(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     if fs::read(path).is_ok_and(|known| known == content) {
         return Ok(());
     }
-    write(path, content).with_context(|| format!("cannot write {}", path.display()))
+    write(path, content).map_err(|error| {
+        anyhow!(
+            "cannot write {}: {}; let this user write to the directory, or name another one with --state-dir",
+            path.display(),
+            private::without_temporary_name(error)
+        )
+    })
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -247,6 +254,17 @@ mod tests {
         let place = Place::new();
         let missing = place.state.with_file_name("missing.pem");
         assert_eq!(held(&place.files(&[("CURL_CA_BUNDLE", &missing)]).bundle)[0], place.ours());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_told_without_a_temporary_name() {
+        let told = refresh(Path::new("/proc/ca-bundle.pem"), b"x").unwrap_err();
+        let told = format!("{told:#}");
+        assert!(
+            told.starts_with("cannot write /proc/ca-bundle.pem: ") && told.contains("--state-dir"),
+            "{told}"
+        );
+        assert!(!told.contains(".tmp"), "{told}");
     }
 
     #[test]

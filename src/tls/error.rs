@@ -11,7 +11,10 @@ use crate::private::PrivateFileError;
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// A file or the directory cannot be read or written.
-    #[error("{path}: {error}", path = path.display())]
+    #[error(
+        "cannot use {path}: {error}; let this user read and write it, or name another one with state_dir or \
+         intercept.ca_cert", path = path.display()
+    )]
     Io {
         /// The path.
         path: PathBuf,

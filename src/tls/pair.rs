@@ -159,5 +159,5 @@ fn exists(path: &Path) -> Result<bool, AuthorityError> {
 }
 
 fn io_at(path: &Path, error: io::Error) -> AuthorityError {
-    AuthorityError::Io { path: PathBuf::from(path), error }
+    AuthorityError::Io { path: PathBuf::from(path), error: private::without_temporary_name(error) }
 }

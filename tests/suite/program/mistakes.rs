@@ -23,7 +23,7 @@ use crate::support::secure::{Notary, connect, trusting};
 use crate::support::wire::ask;
 
 /// Each mistake, and the test that shows what its user is told.
-const MISTAKES: [(&str, &str); 31] = [
+const MISTAKES: [(&str, &str); 32] = [
     ("a value of the wrong type", "program::mistakes::a_wrong_type_is_told_with_its_line"),
     (
         "a key that is misspelt, or in the wrong table",
@@ -74,6 +74,10 @@ const MISTAKES: [(&str, &str); 31] = [
     ("a variable with a misspelt prefix", "program::mistakes::a_variable_with_a_misspelt_prefix_is_told"),
     ("one key in two state directories", "program::mistakes::a_key_that_has_paid_elsewhere_is_told"),
     ("no configuration at all", "program::mistakes::without_a_configuration_it_says_that_it_never_pays"),
+    (
+        "a file in place of a state directory",
+        "program::mistakes::commands_tell_what_keeps_them_from_a_state_directory",
+    ),
     ("a misspelt option of `run`", "program::mistakes::a_misspelt_argument_is_told_with_what_is_expected"),
     ("a program that is not there", "program::mistakes::a_program_that_cannot_be_run_is_named"),
     ("a log filter that is not one", "program::mistakes::a_wrong_log_filter_is_an_error"),
@@ -187,6 +191,34 @@ async fn a_state_directory_that_cannot_be_used_is_told() {
     never_listens(&path, &[], &["cannot use the state directory", "set state_dir to a directory"]).await;
     let nowhere = [("TOLLPASS_STATE_DIR", "/proc/nowhere/state")];
     never_listens(&path, &nowhere, &["/proc/nowhere/state", "set state_dir to a directory"]).await;
+}
+
+#[tokio::test]
+async fn commands_tell_what_keeps_them_from_a_state_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "a file").unwrap();
+    for command in ["status", "channels", "ledger", "budget"] {
+        let ran = run(&[command, "--state-dir", text(&file)]).await;
+        ran.expect_failure(&[
+            &format!("{} is a file, and not a state directory; ", text(&file)),
+            "--state-dir",
+        ]);
+        let below = file.join("state");
+        let ran = run(&[command, "--state-dir", text(&below)]).await;
+        ran.expect_failure(&[
+            "cannot use the state directory",
+            text(&below),
+            "Not a directory",
+            "--state-dir",
+        ]);
+    }
+    let ran = run(&["ca", "show", "--state-dir", "/proc/state"]).await;
+    ran.expect_failure(&["cannot use /proc/state: ", "let this user read and write it", "state_dir"]);
+    // Without the name of a temporary file.
+    let ran = run(&["ca", "show", "--state-dir", "/proc/self/task"]).await;
+    ran.expect_failure(&["cannot use /proc/self/task/ca-key.pem: "]);
+    assert!(!ran.errors.contains("/.ca-"), "{ran:?}");
 }
 
 #[tokio::test]
