@@ -19,7 +19,7 @@ use crate::config;
 use crate::config::{Config, ConfigError, KeySource};
 use crate::payments::AccountKey;
 use crate::payments::journal;
-use crate::payments::journal::Journal;
+use crate::payments::journal::{Journal, LedgerReader};
 use crate::protocol::policy::{Allow, Rule};
 use crate::protocol::{Account, Address, AssetId};
 use crate::telemetry::{LogLevels, TraceSettings};
@@ -134,7 +134,9 @@ async fn start(config: &Config, report: &mut CheckReport) {
             Err(error) => report.wrong("traces", &error),
         }
     }
-    let state = app::inspect_state(&config.state_dir);
+    let directory = &config.state_dir;
+    // Opened for reading only: a check changes nothing.
+    let state = app::inspect_state(directory).and_then(|()| Ok(LedgerReader::open(directory).map(drop)?));
     match &state {
         Ok(()) => report.good("state", &config.state_dir.display()),
         Err(error) => report.wrong("state", error),

@@ -47,7 +47,7 @@ impl Journal {
             )?;
             written.commit()
         };
-        write().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        write().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// The most that each transaction of a payer on a network that was signed lately can cost, in wei, and its age.
@@ -73,6 +73,6 @@ impl Journal {
             };
             fees.query_map(params![chain_id as i64, payer.to_string()], row)?.collect::<rusqlite::Result<_>>()
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 }

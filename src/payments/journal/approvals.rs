@@ -59,7 +59,7 @@ impl Journal {
             transaction.commit()?;
             Ok(id.unsigned_abs())
         };
-        write().map_err(|source| JournalError::Sqlite { path, source })
+        write().map_err(|error| JournalError::Sqlite { path, error })
     }
 
     /// Removes a standing approval; false if there is none with this ID.
@@ -71,8 +71,8 @@ impl Journal {
         removed.map(|count| count > 0).map_err(|source| self.failed(source))
     }
 
-    fn failed(&self, source: rusqlite::Error) -> JournalError {
-        JournalError::Sqlite { path: self.path.clone(), source }
+    fn failed(&self, error: rusqlite::Error) -> JournalError {
+        JournalError::Sqlite { path: self.path.clone(), error }
     }
 }
 

@@ -19,8 +19,7 @@ impl Journal {
     /// # Errors
     /// SQLite cannot read it, or cannot record what counts now.
     pub fn restore_budgets(&mut self, now: u64) -> Result<Budgets, JournalError> {
-        self.try_restore_budgets(now)
-            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        self.try_restore_budgets(now).map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     fn try_restore_budgets(&mut self, now: u64) -> rusqlite::Result<Budgets> {
@@ -105,7 +104,7 @@ impl Journal {
     /// SQLite cannot read it.
     pub fn is_frozen(&self) -> Result<bool, JournalError> {
         let read = self.connection.query_row("SELECT EXISTS (SELECT 1 FROM frozen)", [], |row| row.get(0));
-        read.map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read.map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// What budgets have spent by this time, as the journal has it; changes nothing.
@@ -117,7 +116,7 @@ impl Journal {
             let mut holds: Vec<Hold> = self.all_holds()?.into_iter().map(|(_, (_, hold))| hold).collect();
             Ok(Budgets::restore(self.budget_rows()?, &mut holds, now).0)
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Moves what was counted in the future to this time, in minutes since 1970: a clock was wrong.
@@ -125,7 +124,7 @@ impl Journal {
     /// # Errors
     /// SQLite cannot write it.
     pub fn reset_budget_clock(&mut self, now: u64) -> Result<(), JournalError> {
-        self.try_reset_clock(now).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        self.try_reset_clock(now).map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     fn try_reset_clock(&mut self, now: u64) -> rusqlite::Result<()> {

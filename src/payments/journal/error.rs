@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+
 use super::schema::SCHEMA_VERSION;
 use crate::protocol::Address;
 
@@ -9,12 +11,12 @@ use crate::protocol::Address;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// SQLite failed.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use the journal {}: {error}{}", path.display(), remedy(error))]
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// SQLite's error.
-        source: rusqlite::Error,
+        /// SQLite's error. Not a source, which would say the same in other words.
+        error: rusqlite::Error,
     },
     /// The journal has the same payer and contract on another chain.
     #[error(
@@ -62,4 +64,22 @@ pub enum JournalError {
         /// Its schema.
         found: i64,
     },
+}
+
+/// What to do about an error of SQLite, if that is known.
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "; restore a copy of it, or move it away with its -wal and -shm files: tollpass then begins a new one, which \
+             does not know what budgets have spent"
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "; let this user read and write it and its directory"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "; close the program that uses it, and try again"
+        }
+        Some(ErrorCode::DiskFull) => "; free some space",
+        _ => "",
+    }
 }

@@ -40,7 +40,7 @@ impl Journal {
     /// [`JournalError::Newer`] for a file of a newer version; otherwise if SQLite cannot open or migrate the file.
     pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
         let path = state_dir.join(FILE);
-        let failed = |source| JournalError::Sqlite { path: path.clone(), source };
+        let failed = |error| JournalError::Sqlite { path: path.clone(), error };
         let mut connection = Connection::open(&path).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;

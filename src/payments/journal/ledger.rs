@@ -111,7 +111,7 @@ impl LedgerReader {
             Ok((connection, version))
         };
         let (connection, found) =
-            open().map_err(|source| JournalError::Sqlite { path: path.clone(), source })?;
+            open().map_err(|error| JournalError::Sqlite { path: path.clone(), error })?;
         if found > SCHEMA_VERSION {
             return Err(JournalError::Newer { path, found });
         }
@@ -255,7 +255,7 @@ impl LedgerReader {
             *sums = limit_sums(std::mem::take(sums));
             Ok(())
         };
-        read().map_err(|source| JournalError::Sqlite { path, source })
+        read().map_err(|error| JournalError::Sqlite { path, error })
     }
 
     /// The sums of rows that were removed to limit the ledger's size.
@@ -286,7 +286,7 @@ impl LedgerReader {
         // Before the rows, which a running proxy writes first.
         let copied = read_head(&head_file(&self.path.with_file_name(HEAD_FILE), payer));
         let path = self.path.clone();
-        let failed = |source| JournalError::Sqlite { path: path.clone(), source };
+        let failed = |error| JournalError::Sqlite { path: path.clone(), error };
         // All in one transaction, since a running proxy may add rows.
         let transaction = self.connection.transaction().map_err(failed)?;
         let chain = chain(&transaction, payer).map_err(failed)?;
@@ -341,8 +341,8 @@ impl LedgerReader {
         Ok(VerifiedLedger { first: chain.start + 1, last, has_copy: copied.is_some() })
     }
 
-    fn failed(&self, source: rusqlite::Error) -> JournalError {
-        JournalError::Sqlite { path: self.path.clone(), source }
+    fn failed(&self, error: rusqlite::Error) -> JournalError {
+        JournalError::Sqlite { path: self.path.clone(), error }
     }
 }
 

@@ -85,7 +85,7 @@ impl Journal {
             }
             _ => {}
         }
-        match self.token(account).map_err(|source| JournalError::Sqlite { path: path.clone(), source })? {
+        match self.token(account).map_err(|error| JournalError::Sqlite { path: path.clone(), error })? {
             Some(known) if known != account.token => {
                 Err(JournalError::OtherToken { path, contract, found: account.token, known })
             }
@@ -135,7 +135,7 @@ impl Journal {
             })?;
             rows.collect()
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Deletes authorizations that had expired at this time, in seconds since 1970, and whose purchase may have been repeated
@@ -148,7 +148,7 @@ impl Journal {
         self.connection
             .execute(sql, [i64::try_from(before).unwrap_or(i64::MAX)])
             .map(drop)
-            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+            .map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// What an external signer signed of the authorizations, by their nonce.
@@ -166,7 +166,7 @@ impl Journal {
             })?;
             rows.collect()
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// The transactions with unknown outcome of an account; changes nothing.
@@ -181,7 +181,7 @@ impl Journal {
                 params![account.chain_id as i64, account.contract.to_string(), account.payer.to_string()];
             self.connection.prepare(sql)?.query_map(key, read_intent)?.collect()
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     fn token(&self, account: &Account) -> rusqlite::Result<Option<Address>> {
@@ -196,7 +196,7 @@ impl Journal {
     /// # Errors
     /// SQLite cannot read or add it.
     pub fn load(&mut self, account: &Account) -> Result<StoredAccount, JournalError> {
-        self.try_load(account).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        self.try_load(account).map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// All accounts with their channels.
@@ -204,7 +204,7 @@ impl Journal {
     /// # Errors
     /// SQLite cannot read them.
     pub fn accounts(&self) -> Result<Vec<AccountChannels>, JournalError> {
-        self.try_accounts().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        self.try_accounts().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     fn try_load(&mut self, account: &Account) -> rusqlite::Result<StoredAccount> {

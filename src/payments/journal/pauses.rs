@@ -25,7 +25,7 @@ impl Journal {
             })?;
             rows.collect::<rusqlite::Result<_>>()
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Records a pause, and keeps this many of them.
@@ -49,7 +49,7 @@ impl Journal {
             )?;
             transaction.commit()
         };
-        write().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        write().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Ends the pause of a host, and forgets what it was paid, so that it may ask for more; false if it is not paused.
@@ -64,7 +64,7 @@ impl Journal {
             transaction.commit()?;
             Ok(removed > 0)
         };
-        write().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        write().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// The lowest prices that were paid, the oldest first.
@@ -82,7 +82,7 @@ impl Journal {
             })?;
             rows.collect::<rusqlite::Result<_>>()
         };
-        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Records the lowest price that was paid for a request, and keeps this many of them.
@@ -107,6 +107,6 @@ impl Journal {
             )?;
             transaction.commit()
         };
-        write().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        write().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 }

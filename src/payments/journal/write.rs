@@ -29,7 +29,7 @@ impl Journal {
         if let Some(ledger) = self.ledger.as_mut().filter(|_| records.iter().any(is_one_shot)) {
             if written.is_ok() { ledger.committed() } else { ledger.failed() }
         }
-        written.map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        written.map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Writes a durable transaction that changes nothing.
@@ -37,8 +37,7 @@ impl Journal {
     /// # Errors
     /// SQLite cannot write it.
     pub(in crate::payments) fn check_writable(&mut self) -> Result<(), JournalError> {
-        self.try_to_change_nothing()
-            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        self.try_to_change_nothing().map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 
     /// Makes durable what was committed without that, if anything was.
@@ -300,7 +299,7 @@ impl Journal {
             .prepare_cached("UPDATE authorization SET signature = ?2 WHERE nonce = ?1")
             .and_then(|mut update| update.execute(params![hex::encode_prefixed(nonce), signature.to_hex()]))
             .map(drop)
-            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+            .map_err(|error| JournalError::Sqlite { path: self.path.clone(), error })
     }
 }
 

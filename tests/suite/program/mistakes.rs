@@ -23,7 +23,7 @@ use crate::support::secure::{Notary, connect, trusting};
 use crate::support::wire::ask;
 
 /// Each mistake, and the test that shows what its user is told.
-const MISTAKES: [(&str, &str); 32] = [
+const MISTAKES: [(&str, &str); 33] = [
     ("a value of the wrong type", "program::mistakes::a_wrong_type_is_told_with_its_line"),
     (
         "a key that is misspelt, or in the wrong table",
@@ -78,6 +78,7 @@ const MISTAKES: [(&str, &str); 32] = [
         "a file in place of a state directory",
         "program::mistakes::commands_tell_what_keeps_them_from_a_state_directory",
     ),
+    ("a journal that is damaged", "program::mistakes::a_journal_that_is_none_is_told_by_serve_and_check"),
     ("a misspelt option of `run`", "program::mistakes::a_misspelt_argument_is_told_with_what_is_expected"),
     ("a program that is not there", "program::mistakes::a_program_that_cannot_be_run_is_named"),
     ("a log filter that is not one", "program::mistakes::a_wrong_log_filter_is_an_error"),
@@ -219,6 +220,28 @@ async fn commands_tell_what_keeps_them_from_a_state_directory() {
     let ran = run(&["ca", "show", "--state-dir", "/proc/self/task"]).await;
     ran.expect_failure(&["cannot use /proc/self/task/ca-key.pem: "]);
     assert!(!ran.errors.contains("/.ca-"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_none_is_told_by_serve_and_check() {
+    let (directory, path) = place("[wallet]\nkey_file = \"key\"\n");
+    private(&directory.path().join("key"), &"a1".repeat(32));
+    let state = directory.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let journal = state.join("tollpass.db");
+    let garbage = "garbage".repeat(1000);
+    private(&journal, &garbage);
+    let words = ["cannot use the journal", text(&journal), "file is not a database; restore a copy of it"];
+    never_listens(&path, &[], &words).await;
+    for command in ["check", "ledger"] {
+        let ran = run(&[command, "--config", text(&path)]).await;
+        ran.expect_failure(&words);
+        assert!(!ran.out.contains("ok     state"), "{ran:?}");
+        // Once, and not again in other words.
+        assert!(!ran.errors.contains("Error code"), "{ran:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&journal).unwrap(), garbage);
 }
 
 #[tokio::test]
