@@ -49,9 +49,8 @@ impl OperationOutcome {
     #[must_use]
     pub fn describe(&self, show: impl Fn(Amount) -> String) -> String {
         match self {
-            Self::Synced { channels, head } => {
-                format!("read {channels} channels up to block {head}")
-            }
+            Self::Synced { channels: 1, head } => format!("read 1 channel up to block {head}"),
+            Self::Synced { channels, head } => format!("read {channels} channels up to block {head}"),
             Self::Ended(channel) => format!("{channel} is closed and paid out"),
             Self::Closing { channel, settle_block } => {
                 let id = channel.id();

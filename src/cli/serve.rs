@@ -81,7 +81,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }))?;
     let mut app = App::build(config, None, shutdown.clone()).await?;
     if let Err(error) = app.open_status() {
-        tracing::info!("commands such as `tollpass env` cannot find this proxy by itself: {error}");
+        tracing::info!("commands such as `tollpass env` cannot find this proxy by themselves: {error}");
     }
     let again = args.clone();
     let load = move || again.load().map_err(|error| format!("{error:#}"));

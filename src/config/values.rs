@@ -126,14 +126,18 @@ pub(super) fn boolean(value: &Value) -> Result<bool, InvalidValue> {
 
 /// An unsigned integer, bare or as a string.
 pub(super) fn integer(value: &Value) -> Result<u64, InvalidValue> {
-    let found = match &value.kind {
-        ValueKind::I64(number) => u64::try_from(*number).map_err(|_| number.to_string()),
-        ValueKind::String(text) => text.trim().parse().map_err(|_| quoted(text)),
-        other => Err(kind(other).to_owned()),
+    let problem = match &value.kind {
+        ValueKind::I64(number) => match u64::try_from(*number) {
+            Ok(number) => return Ok(number),
+            Err(_) => format!("{number} is negative"),
+        },
+        ValueKind::String(text) => match text.trim().parse() {
+            Ok(number) => return Ok(number),
+            Err(_) => format!("expected a whole number, found {}", quoted(text)),
+        },
+        other => format!("expected a whole number, found {}", kind(other)),
     };
-    found.map_err(|found| {
-        InvalidValue::new(format!("expected a whole number, found {found}"), "write digits only")
-    })
+    Err(InvalidValue::new(problem, "write digits only"))
 }
 
 /// An amount in base units: an integer, or a string of digits.
@@ -389,6 +393,23 @@ mod tests {
         }
         assert_eq!(show_size(65_536), "64KiB");
         assert_eq!(show_size(10_000_000), "10000000");
+    }
+
+    #[test]
+    fn integers_have_digits_only() {
+        for (value, expected) in [
+            (Value::from(7), Ok(7)),
+            ("7".into(), Ok(7)),
+            (Value::from(-1), Err("-1 is negative")),
+            ("-1".into(), Err("expected a whole number, found \"-1\"")),
+            (Value::from(0.5), Err("expected a whole number, found a number with a decimal point")),
+        ] {
+            assert_eq!(
+                integer(&value).map_err(|error| error.problem),
+                expected.map_err(str::to_owned),
+                "{value}"
+            );
+        }
     }
 
     #[test]

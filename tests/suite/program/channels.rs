@@ -160,7 +160,7 @@ async fn a_running_proxy_answers_on_a_socket_that_only_its_owner_can_open() {
         .channels(&["close", "--yes", &channel])
         .await
         .expect_failure(&["it is settled", "1 of the operations"]);
-    scene.channels(&["sync", "--yes"]).await.expect_success(&["read 1 channels"]);
+    scene.channels(&["sync", "--yes"]).await.expect_success(&["read 1 channel up to block"]);
     scene.buy(&program, 1).await;
     program.kill().await;
 }

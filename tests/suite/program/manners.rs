@@ -142,7 +142,7 @@ async fn a_proxy_without_a_wallet_is_found_and_says_what_it_is() {
     home.run(&["channels"]).await.expect_failure(&["has no [wallet]: it never pays"]);
     // Another one works, too; only commands do not find it.
     let other = Program::start(home.program(&["serve"])).await;
-    assert!(other.stop().await.contains("cannot find this proxy by itself: another tollpass uses"));
+    assert!(other.stop().await.contains("cannot find this proxy by themselves: another tollpass uses"));
     assert!(!home.path().join(".local/state/tollpass/tollpass.db").exists(), "it made a journal");
     serving.stop().await;
     home.run(&["status"]).await.expect_failure(&["no proxy is running on", "tollpass serve"]);
@@ -279,7 +279,7 @@ async fn an_operation_on_channels_needs_agreement_and_reading_them_does_not() {
     };
     let synced = run(&["sync"]).await;
     assert_eq!(synced.code, 0, "{synced:?}");
-    assert!(synced.out.starts_with("read 1 channels"), "{synced:?}");
+    assert!(synced.out.starts_with("read 1 channel up to"), "{synced:?}");
     let closed = run(&["close", "--all"]).await;
     assert_eq!((closed.code, &*closed.out), (3, ""), "{closed:?}");
     let closed = run(&["close", "--all", "--yes", "--json"]).await;
