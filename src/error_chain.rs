@@ -1,6 +1,7 @@
-//! Formats errors with their causes in one line.
+//! Formats errors: with their causes in one line, and without names that mean nothing to users.
 
 use std::error::Error;
+use std::io;
 
 /// `error` and its causes, separated by colons, without causes that the preceding message ends with.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
@@ -15,6 +16,16 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+/// An error without the name of the temporary file that the crate `tempfile` adds: the user knows only the file that was to
+/// be written.
+pub(crate) fn without_temporary_name(error: io::Error) -> io::Error {
+    // It is only in the text.
+    match error.to_string().split_once(" at path \"") {
+        Some((cause, _)) => io::Error::new(error.kind(), cause),
+        None => error,
+    }
 }
 
 #[cfg(test)]

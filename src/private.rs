@@ -110,16 +110,6 @@ pub enum PrivateFileError {
     Directory(PathBuf),
 }
 
-/// An error without the name of the temporary file that the crate `tempfile` adds: the user knows only the file that was to
-/// be written.
-pub fn without_temporary_name(error: io::Error) -> io::Error {
-    // It is only in the text.
-    match error.to_string().split_once(" at path \"") {
-        Some((cause, _)) => io::Error::new(error.kind(), cause),
-        None => error,
-    }
-}
-
 /// Reads a file that only this user can access; or that root has provided for a group of this process to read, as Kubernetes
 /// and Docker do.
 ///

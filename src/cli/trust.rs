@@ -22,7 +22,7 @@ use crate::admin::{CaLocation, Status};
 use crate::app;
 use crate::config;
 use crate::config::Config;
-use crate::private;
+use crate::error_chain::without_temporary_name;
 use crate::tls;
 
 /// Read by OpenSSL, and by tollpass to find the system's roots.
@@ -155,7 +155,7 @@ fn refresh(path: &Path, content: &[u8]) -> anyhow::Result<()> {
         anyhow!(
             "cannot write {}: {}; let this user write to the directory, or name another one with --state-dir",
             path.display(),
-            private::without_temporary_name(error)
+            without_temporary_name(error)
         )
     })
 }

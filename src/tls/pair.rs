@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::encode::pem;
 use super::error::AuthorityError;
+use crate::error_chain::without_temporary_name;
 use crate::private;
 
 /// The certificate, readable by all users.
@@ -159,5 +160,5 @@ fn exists(path: &Path) -> Result<bool, AuthorityError> {
 }
 
 fn io_at(path: &Path, error: io::Error) -> AuthorityError {
-    AuthorityError::Io { path: PathBuf::from(path), error: private::without_temporary_name(error) }
+    AuthorityError::Io { path: PathBuf::from(path), error: without_temporary_name(error) }
 }

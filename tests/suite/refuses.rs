@@ -299,10 +299,10 @@ async fn demands_that_no_rule_allows_move_nothing() {
         ),
         ("/dear", |demand| demand.base(MAX_PRICE + 1), "the price 10001 is above max_price 10000"),
         ("/zero", |demand| demand.base(0), "the seller asks for a price of 0"),
-        ("/negative", |demand| demand.base(-5), "rdn-price is not a decimal number"),
+        ("/negative", |demand| demand.base(-5), "rdn-price is not a whole number"),
         ("/huge", |demand| demand.base(cheats::TWO_TO_THE_200), "rdn-price is larger than 2^192 - 1"),
-        ("/word", |demand| demand.base("cheap"), "rdn-price is not a decimal number"),
-        ("/empty", |demand| demand.base(""), "rdn-price is not a decimal number"),
+        ("/word", |demand| demand.base("cheap"), "rdn-price is not a whole number"),
+        ("/empty", |demand| demand.base(""), "rdn-price is not a whole number"),
         ("/foreign", |demand| demand.base("1000€"), "rdn-price is not text"),
         ("/no-price", |demand| without(demand, &rdn::PRICE), "rdn-price is missing"),
         ("/no-contract", |demand| without(demand, &rdn::CONTRACT_ADDRESS), "rdn-contract-address is missing"),
@@ -403,7 +403,7 @@ async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
         (|demand, paid| held(demand, paid, 0, Amount::ZERO), "the seller asks for a price of 0"),
         (
             |demand, paid| held(demand, paid, ASKED, Amount::ZERO).header(&rdn::PRICE, "cheap"),
-            "rdn-price is not a decimal number",
+            "rdn-price is not a whole number",
         ),
         (
             |demand, paid| held(demand, paid, ASKED, Amount::ZERO).header(&rdn::SENDER_BALANCE, "-1"),

@@ -79,6 +79,9 @@ impl Proxy {
         let policy = fields.remove(header::CONTENT_SECURITY_POLICY);
         let is_sandboxed = policy.is_some_and(|policy| policy.as_bytes().starts_with(b"sandbox "));
         assert_eq!(is_sandboxed, way == WayIn::Route && self.payments.is_some(), "{row}: {got:?}");
+        // Nor do they tell others the URL of a route with its token.
+        let is_guarded = way == WayIn::Route && !asked.route_token.is_empty();
+        assert_eq!(fields.remove(header::REFERRER_POLICY).is_some(), is_guarded, "{row}: {got:?}");
         assert_eq!(fields, end_to_end(&direct), "{row}");
         if way == WayIn::Tunnel {
             assert_eq!(got.headers.get(PROXY_STATUS), direct.headers.get(PROXY_STATUS), "{row}");

@@ -22,7 +22,6 @@ use tracing::Instrument as _;
 use super::held_answer::{HeldAnswer, Unoffered, hold_answer, read_offers};
 use super::operator_state::OperatorState;
 use super::orphans::{ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
-use super::page::content_coding;
 use super::plain_http;
 use super::purchase_hash;
 use super::purchase_hash::PurchaseHash;
@@ -43,6 +42,7 @@ use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::downstream::client_io::ConnectionId;
 use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
+use crate::proxy::message::headers;
 use crate::proxy::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
 use crate::proxy::replay::Kept;
 use crate::proxy::request_service::RequestService;
@@ -305,7 +305,7 @@ where
                     hold_answer(self.settings(), &self.request, head, body).await?;
                 offers = read_offers(&head, &body).await;
                 if offers == Err(Refusal::UnknownScheme)
-                    && let Some(coding) = content_coding(&head.headers)
+                    && let Some(coding) = headers::content_coding(&head.headers)
                 {
                     offers = Err(Refusal::Compressed { coding: safe_text(coding, LONGEST_CODING).into() });
                 }

@@ -1,13 +1,14 @@
 //! Sellers whose offers cannot be read in their first response, because it is a page for a browser or compressed: they are
 //! asked once more, as a program would ask that can only read plain JSON.
 
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::Exchange;
 use super::strip;
 use crate::protocol::{Answer, Refusal, schemes};
 use crate::proxy::handling::Handling;
+use crate::proxy::message::headers;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::{Body, ForwardError, error_response};
 
@@ -49,18 +50,11 @@ where
 
 /// Whether a 402 may have its offers only in a body with a content coding.
 fn may_compress_offers(answer: &Response<Body>) -> bool {
-    let (status, headers) = (answer.status(), answer.headers());
+    let (status, head) = (answer.status(), answer.headers());
     status == StatusCode::PAYMENT_REQUIRED
-        && schemes::wants_body(status, headers)
-        && content_coding(headers).is_some()
-        && schemes::read(&Answer { status, headers, body: None }) == Err(Refusal::UnknownScheme)
-}
-
-/// The content coding of a response, if it has one. None is undone here.
-pub(super) fn content_coding(headers: &HeaderMap) -> Option<&str> {
-    let values = headers.get_all(header::CONTENT_ENCODING).into_iter();
-    let mut codings = values.map(|value| value.to_str().unwrap_or("unknown").trim());
-    codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+        && schemes::wants_body(status, head)
+        && headers::content_coding(head).is_some()
+        && schemes::read(&Answer { status, headers: head, body: None }) == Err(Refusal::UnknownScheme)
 }
 
 /// The first response for a client that gets a 402 although the offers were read from another response.

@@ -13,6 +13,8 @@ use tollpass::protocol::{Address, Amount};
 
 /// Not a key, nor similar to one.
 const STRANGER: &str = "zz_stranger_zz";
+/// The problem of an integer that TOML cannot hold.
+const TOO_LARGE: &str = "the number is too large";
 
 /// Parses `input`, which is either accepted and satisfies the guarantees of a configuration, or rejected with reasons.
 pub fn run(input: &[u8]) {
@@ -29,7 +31,9 @@ pub fn run(input: &[u8]) {
         Ok(config) => keeps_its_promises(config),
         Err(error) => {
             names_the_problem(&error);
-            let is_toml = error.issues.iter().all(|issue| !issue.key.is_empty());
+            // Nothing after a syntax error or an integer above 64 bits is read.
+            let is_read = |issue: &ConfigIssue| !issue.key.is_empty() && issue.problem != TOO_LARGE;
+            let is_toml = error.issues.iter().all(is_read);
             // A byte order mark is only allowed at the start.
             if is_toml && !input.contains(STRANGER) && !input.starts_with('\u{feff}') {
                 hides_no_issue(&error, parse(&format!("{STRANGER} = 1\n{text}")));
