@@ -407,7 +407,7 @@ async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
         ),
         (
             |demand, paid| held(demand, paid, ASKED, Amount::ZERO).header(&rdn::SENDER_BALANCE, "-1"),
-            "rdn-sender-balance is not a decimal",
+            "rdn-sender-balance is not a whole number",
         ),
         (
             |demand, paid| {
