@@ -45,8 +45,8 @@ pub(crate) fn ancestors(_pid: i32) -> io::Result<Vec<i32>> {
 /// `roots`.
 ///
 /// # Errors
-/// The processes cannot be listed; or a process of the roots' users has it, and none is found: it may hide its files from this
-/// process, or pass the socket on while this one looks.
+/// The processes cannot be listed; or none is found, and a process within could have created the socket: it may hide its files
+/// from this process, or pass the socket on while this one looks.
 #[cfg(target_os = "linux")]
 pub(crate) fn holder(inode: u64, owner: u32, roots: &[i32]) -> io::Result<Option<i32>> {
     use std::collections::HashMap;
@@ -58,9 +58,9 @@ pub(crate) fn holder(inode: u64, owner: u32, roots: &[i32]) -> io::Result<Option
         let mut targets = files.into_iter().flatten().filter_map(|file| Some(file.ok()?.target));
         targets.any(|target| matches!(target, FDTarget::Socket(other) if other == inode))
     };
-    // Processes that cannot be asked may be anybody's.
+    // Those of root may become any user's, and those that cannot be asked may be anybody's.
     let user = |pid: &i32| Process::new(*pid).and_then(|process| process.status()).map(|status| status.euid);
-    let may_be_within = roots.iter().any(|root| user(root).map_or(true, |user| user == owner));
+    let may_be_within = roots.iter().any(|root| user(root).map_or(true, |user| user == 0 || user == owner));
     for _ in 0..LOOKS {
         let all = all_processes().map_err(io::Error::other)?;
         let stats = all.filter_map(|one| one.ok()?.stat().ok());
@@ -107,7 +107,8 @@ mod tests {
         let gone = inode(&listener);
         drop(listener);
         assert!(holder(gone, user, &[parent]).is_err(), "a process within may hide it");
-        assert_eq!(holder(gone, user + 1, &[parent]).unwrap(), None, "another user's is not within");
+        let others = holder(gone, user + 1, &[parent]);
+        assert_eq!(others.is_err(), user == 0, "only root's processes become another user's: {others:?}");
     }
 
     #[test]

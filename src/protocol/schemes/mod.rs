@@ -107,7 +107,7 @@ pub fn sign_in_alone(headers: &HeaderMap, url: &Uri, limit: &SpendLimit) -> Opti
             && limit.max_price.assets().any(|known| known.network == network)
     };
     limit.preference.check(SchemeName::X402).ok()?;
-    x402::sign_in_alone(headers, url, allowed)
+    SignIn::without_offers(headers, url, allowed)
 }
 
 /// What an offer within another message contains, in any encoding of its quotes.

@@ -290,7 +290,7 @@ fn is_bound_scheme(value: &[u8]) -> bool {
     bound.iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
-/// The content coding of a response, if it has one. None is undone here.
+/// The content coding of a response, if it has one. tollpass decodes none.
 pub(crate) fn content_coding(headers: &HeaderMap) -> Option<&str> {
     let values = headers.get_all(header::CONTENT_ENCODING).into_iter();
     let mut codings = values.map(|value| value.to_str().unwrap_or("unknown").trim());

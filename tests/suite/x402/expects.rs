@@ -3,7 +3,7 @@
 use super::*;
 use crate::support::raw::{Raw, RawOrigin, field};
 
-/// What a client gets that waits for `100 Continue`: the head after it has seen the seller's 402.
+/// Why the request of a client that waits for `100 Continue` is not paid.
 async fn held_back(limits: &str, length: usize, is_asked_for_body: bool) -> String {
     let seller = RawOrigin::start().await;
     let (alice, proxy) = alice(limits).await;
@@ -23,21 +23,18 @@ async fn held_back(limits: &str, length: usize, is_asked_for_body: bool) -> Stri
     }
     proxy.stop().await;
     assert!(ledger::rows(&alice).is_empty(), "nothing was signed");
-    head
+    assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
+    field(&head, "proxy-status").unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn a_body_too_large_to_send_again_is_not_asked_for_and_nothing_is_signed() {
-    let head = held_back("[limits]\nreplay_memory = \"4KiB\"\nreplay_file = \"4KiB\"\n", 8193, false).await;
-    assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
-    let why = field(&head, "proxy-status").unwrap();
-    assert!(why.contains("larger than 8192 bytes"), "{head}");
+    let why = held_back("[limits]\nreplay_memory = \"4KiB\"\nreplay_file = \"4KiB\"\n", 8193, false).await;
+    assert!(why.contains("larger than 8192 bytes"), "{why}");
 }
 
 #[tokio::test]
 async fn a_client_that_never_sends_its_body_gets_an_answer_after_pay_timeout() {
-    let head = held_back("[limits]\npay_timeout = \"1s\"\n", 9, true).await;
-    assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
-    let why = field(&head, "proxy-status").unwrap();
-    assert!(why.contains("did not arrive within limits.pay_timeout"), "{head}");
+    let why = held_back("[limits]\npay_timeout = \"1s\"\n", 9, true).await;
+    assert!(why.contains("did not arrive within limits.pay_timeout"), "{why}");
 }

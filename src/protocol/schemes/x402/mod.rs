@@ -208,16 +208,6 @@ impl OneShot for Exact {
     }
 }
 
-/// The challenge of a 402 that asks for nothing else, if there is one for the origin of `url`; for the first of its networks
-/// that is `allowed`.
-pub(super) fn sign_in_alone(
-    headers: &HeaderMap,
-    url: &Uri,
-    allowed: impl Fn(&str) -> bool,
-) -> Option<SignIn> {
-    SignIn::without_offers(headers, url, allowed)
-}
-
 impl ExactOffer {
     /// The challenge of the 402 with this offer, if there is one for the origin of `url`.
     pub(super) fn sign_in(&self, headers: &HeaderMap, url: &Uri) -> Option<SignIn> {

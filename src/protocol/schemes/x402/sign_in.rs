@@ -120,7 +120,7 @@ impl SignIn {
 
     /// The challenge in a 402 that has no offers, if it is one for the origin of `url`; for the first of its networks that
     /// is `allowed`.
-    pub(super) fn without_offers(
+    pub(in crate::protocol::schemes) fn without_offers(
         headers: &HeaderMap,
         url: &Uri,
         allowed: impl Fn(&str) -> bool,
