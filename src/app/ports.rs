@@ -97,6 +97,7 @@ impl Served<'_> {
         let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let upgrade = self.config.upstream.upgrade.clone();
         let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
+        let frontend = frontend.with_clients(self.rules.clone());
         let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&self.config.names));
         let metrics = MetricsEndpoint::for_clients(Arc::clone(&self.metrics), self.rules.clone());
         let frontend = frontend.with_readiness(self.readiness.clone()).with_metrics(metrics);
@@ -195,6 +196,7 @@ impl Ports {
             let tls = tls.as_ref().filter(|_| is_tls);
             let routes = routes.iter().map(mapped).collect();
             let frontend = FrontendLayer::routes(address, routes, served.token(address), upgrade.clone());
+            let frontend = frontend.with_clients(served.rules.clone());
             let frontend = frontend.with_tls(tls.cloned()).with_names(Arc::clone(&served.config.names));
             let authenticate = served.authenticate(address);
             let service = served.stacks.map(|stack| stack.routes(frontend.clone(), authenticate.clone()));

@@ -34,7 +34,7 @@ pub(super) static ROUTE: Table = Table::new(
         "listen": SOCKET,
         /// Whether this separate port speaks TLS if tls_cert is set.
         "tls": Shape::Boolean(true),
-        /// The name of the [[client]] that uses the route; its path then always starts with the token in route-token.
+        /// The name of the only [[client]] that uses the route: its path then always starts with the token of that client.
         "client": client::NAME,
     },
 )

@@ -13,7 +13,7 @@ use http::{Request, Response, header};
 use tower::{Layer, Service};
 
 use super::authenticator::{AuthRefusal, Authenticator, CredentialPlace, peer_of};
-use super::extensions::{BehindRouteToken, RemoteClient, RequestClient};
+use super::extensions::{BehindRouteToken, RemoteClient, RequestClient, TokenPlace};
 use super::message::body::Body;
 use super::request_service::RequestService;
 use super::rulebook::CurrentRules;
@@ -70,8 +70,8 @@ impl<S> Authenticate<S> {
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
         let extensions = request.extensions();
         let client = client
-            .map(|proven| RequestClient { proven, version })
-            // A route may belong to a client.
+            .map(|proven| RequestClient { proven, version, shown_in: TokenPlace::Credentials })
+            // The path of a route may have its token.
             .or_else(|| extensions.get().cloned());
         if client.is_none()
             && (self.layer.is_required || self.layer.is_exposed || extensions.get::<RemoteClient>().is_some())

@@ -72,20 +72,32 @@ impl Authenticator {
             // Even if others at its address, such as another user of this machine, have guessed too often.
             return Ok(Some(client));
         }
+        Err(self.fail(peer, now))
+    }
+
+    /// The client whose token this is.
+    pub(super) fn client_with(&self, token: &[u8]) -> Option<ProvenClient> {
+        let digest: TokenDigest = Sha256::digest(token).into();
+        let client = Arc::clone(self.clients.with_token(&digest)?);
+        Some(ProvenClient { client, digest })
+    }
+
+    /// Counts a wrong name or token.
+    pub(super) fn fail(&self, peer: IpAddr, now: Instant) -> AuthRefusal {
         if let Some(wait) = self.failures.wait(peer, now) {
-            return Err(AuthRefusal::TooManyFailures { wait });
+            return AuthRefusal::TooManyFailures { wait };
         }
         if self.failures.count(peer, now) {
             tracing::warn!(%peer, "too many attempts with a wrong name or token; answering more with a 429 (limits.auth_failures)");
         }
-        Err(AuthRefusal::Wrong)
+        AuthRefusal::Wrong
     }
 
     fn find(&self, credentials: &Credentials) -> Option<ProvenClient> {
         let shown: TokenDigest = Sha256::digest(credentials.token()).into();
         let (client, digest) = self.clients.named(credentials.name())?;
         let is_right = bool::from(digest.ct_eq(&shown));
-        is_right.then(|| ProvenClient { client: Arc::clone(client), digest: Some(shown) })
+        is_right.then(|| ProvenClient { client: Arc::clone(client), digest: shown })
     }
 }
 

@@ -52,10 +52,12 @@ pub(crate) struct MappedUrl(pub(crate) Uri);
 /// The authenticated client of a request and, for the access log, of its response.
 #[derive(Clone, Debug)]
 pub struct RequestClient {
-    /// The request, or the `CONNECT` of its tunnel, has proven that; a route has a token instead.
+    /// The request, or the `CONNECT` of its tunnel, has proven that.
     pub(crate) proven: ProvenClient,
     /// The version of the policy then.
     pub(crate) version: u64,
+    /// Where it has its token.
+    pub(crate) shown_in: TokenPlace,
 }
 
 impl RequestClient {
@@ -64,9 +66,9 @@ impl RequestClient {
         &self.proven.client.name
     }
 
-    /// Whether the request, or the `CONNECT` of its tunnel, had the client's credentials.
+    /// Whether the request, or the `CONNECT` of its tunnel, had the client's credentials, which no page can add.
     pub(crate) fn has_credentials(&self) -> bool {
-        self.proven.digest.is_some()
+        self.shown_in == TokenPlace::Credentials
     }
 
     /// The client as the policy has it by now; `None` if it was removed, or has another token.
@@ -77,6 +79,15 @@ impl RequestClient {
             policy.clients.still(&self.proven)
         }
     }
+}
+
+/// Where a request has the token of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenPlace {
+    /// In `Proxy-Authorization`.
+    Credentials,
+    /// In the path of a route, which the pages behind it know, too.
+    Path,
 }
 
 /// The request came through a route, with the token that replaces proxy authentication there.

@@ -180,11 +180,13 @@ async fn each_way_in_needs_the_token_of_a_client() {
     }
     assert_eq!(bought, 9);
 
-    // A route takes its own token, and nothing else.
+    // A route takes the token in its path, and nothing else.
     let token = scene.route_token();
     let port = scene.proxy.address.port();
     for host in ["127.0.0.1", "localhost", "192.0.2.1", "tollpass.local"] {
-        for (before, is_valid) in [(String::new(), false), (format!("/{token}"), true)] {
+        for (before, is_valid) in
+            [(String::new(), false), (format!("/{token}"), true), (format!("/{SERVER}"), true)]
+        {
             for credentials in [vec![], vec![basic("laptop", LAPTOP)]] {
                 let request =
                     format!("GET {before}/seller/paid HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close");
@@ -273,15 +275,16 @@ async fn only_the_credentials_of_a_program_exempt_from_the_browser_test() {
         }
     }
     // Through a route, no credentials prove that it is no page.
-    let token = scene.route_token();
-    for headers in &BROWSERS[1..] {
-        let port = scene.proxy.address.port();
-        let request = format!(
-            "GET /{token}/seller/paid HTTP/1.1\r\nHost: localhost:{port}\r\n{}",
-            headers.join("\r\n")
-        );
-        let (_, head) = scene.head(&request, &[]).await;
-        assert!(!head.starts_with("HTTP/1.1 200 "), "{request}: {head}");
+    for token in [scene.route_token().as_str(), LAPTOP] {
+        for headers in &BROWSERS[1..] {
+            let port = scene.proxy.address.port();
+            let request = format!(
+                "GET /{token}/seller/paid HTTP/1.1\r\nHost: localhost:{port}\r\n{}",
+                headers.join("\r\n")
+            );
+            let (_, head) = scene.head(&request, &[]).await;
+            assert!(!head.starts_with("HTTP/1.1 200 "), "{request}: {head}");
+        }
     }
     assert_eq!(scene.proxy.promised().await, Amount::from(bought * PRICE));
     scene.proxy.stop().await;
@@ -329,17 +332,18 @@ async fn the_log_names_the_client_and_never_its_token() {
     // The route of a client needs its token at every host.
     let token = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
     let token = token.trim_end();
-    for (before, status) in [(String::new(), 403), (format!("/{token}"), 200)] {
-        let url = format!("http://{}{before}/seller/paid", serving.address);
+    let befores = ["", token, LAPTOP, SERVER].map(|token| format!("/{token}"));
+    for (before, status) in befores.iter().zip([403, 403, 403, 200]) {
+        let url = format!("http://{}{}/seller/paid", serving.address, before.trim_end_matches('/'));
         assert_eq!(curl(None, &[&url]).await.got.status, status, "{before}");
     }
     let page = curl(None, &[&format!("http://{}/", serving.address)]).await.got;
-    assert!(page.text().contains("/TOKEN/seller (TOKEN is in the file route-token"), "{}", page.text());
+    assert!(page.text().contains("/TOKEN/seller (TOKEN is the token of its [[client]])"), "{}", page.text());
     serving.terminate();
     let (_, log) = serving.ended().await;
     let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let access: Vec<_> = lines.filter(|line| line["target"] == "tollpass::access").collect();
-    let [paid, refused, no_token, by_route, _page] = access.as_slice() else { panic!("{log}") };
+    let [paid, refused, no_token, _, _, by_route, _page] = access.as_slice() else { panic!("{log}") };
     assert_eq!((&no_token["name"], &no_token["handled"]), (&().into(), &"refused".into()));
     assert_eq!((&by_route["name"], &by_route["handled"]), (&"server".into(), &"paid".into()));
     assert_eq!((&paid["name"], &paid["handled"]), (&"laptop".into(), &"paid".into()));

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use subtle::ConstantTimeEq as _;
+
 use super::ProxyClient;
 
 /// The SHA-256 of a token: comparing digests reveals neither the token nor its length.
@@ -24,8 +26,8 @@ struct KnownClient {
 pub struct ProvenClient {
     /// The client.
     pub client: Arc<ProxyClient>,
-    /// The digest of the token that it has shown; `None` if a route names it.
-    pub digest: Option<TokenDigest>,
+    /// The digest of the token that it has shown.
+    pub digest: TokenDigest,
 }
 
 impl KnownClients {
@@ -46,6 +48,12 @@ impl KnownClients {
         self.0.get(name).map(|KnownClient { client, digest }| (client, digest))
     }
 
+    /// The client whose token has this digest. Compares with all tokens, each in constant time.
+    pub fn with_token(&self, shown: &TokenDigest) -> Option<&Arc<ProxyClient>> {
+        let same = |known: &&KnownClient| bool::from(known.digest.ct_eq(shown));
+        self.0.values().filter(same).last().map(|known| &known.client)
+    }
+
     /// All clients, in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ProxyClient>> {
         self.0.values().map(|known| &known.client)
@@ -62,7 +70,7 @@ impl KnownClients {
     /// A client as it is by now; `None` if it was removed, or has another token.
     pub fn still(&self, proven: &ProvenClient) -> Option<&Arc<ProxyClient>> {
         let (client, digest) = self.named(&proven.client.name)?;
-        proven.digest.is_none_or(|shown| shown == *digest).then_some(client)
+        (proven.digest == *digest).then_some(client)
     }
 }
 
@@ -91,16 +99,18 @@ mod tests {
         };
         let proven = |digest| ProvenClient { client: client("a"), digest };
         for (known, digest, expected) in [
-            (vec![("a", [1; 32])], Some([1; 32]), true),
-            (vec![("a", [1; 32])], None, true),
-            (vec![("a", [2; 32])], Some([1; 32]), false),
-            (vec![("b", [1; 32])], Some([1; 32]), false),
-            (vec![], None, false),
+            (vec![("a", [1; 32])], [1; 32], true),
+            (vec![("a", [2; 32])], [1; 32], false),
+            (vec![("b", [1; 32])], [1; 32], false),
+            (vec![], [1; 32], false),
         ] {
             let clients = KnownClients::new(known.iter().map(|(name, digest)| (client(name), *digest)));
             assert_eq!(clients.still(&proven(digest)).is_some(), expected, "{clients:?} {digest:?}");
+            let found = clients.with_token(&digest).map(|client| client.name.as_str());
+            let holder = known.iter().find(|(_, other)| *other == digest).map(|(name, _)| *name);
+            assert_eq!(found, holder, "{clients:?} {digest:?}");
         }
-        let shown = format!("{:?}", proven(Some([7; 32])));
+        let shown = format!("{:?}", proven([7; 32]));
         assert!(shown.contains("\"a\"") && !shown.contains('7'), "{shown}");
     }
 }

@@ -23,20 +23,24 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use tower::{Layer, Service};
 
+use super::authenticator::{AuthRefusal, CredentialPlace, peer_of};
 use super::extensions::{
-    BehindRouteToken, Confined, MappedUrl, RemoteClient, RequestClient, RequestedAuthority,
+    BehindRouteToken, Confined, MappedUrl, RemoteClient, RequestClient, RequestedAuthority, TokenPlace,
 };
 use super::handling::Handling;
 use super::message::body::Body;
-use crate::protocol::policy::{HostPattern, ProvenClient};
+use crate::protocol::policy::HostPattern;
 use crate::proxy::request_service::RequestService;
+use crate::proxy::rulebook::CurrentRules;
 use crate::tls::ServerTls;
 use dashboard::DashboardVisit;
 pub use dashboard::{
@@ -50,6 +54,7 @@ pub use readiness::{Funds, PromisedPayments, Promises, Readiness};
 use refused::FrontendRefusal;
 pub use route::ReverseRoute;
 use route::ReverseRoutes;
+use token::PathToken;
 pub use token::RouteToken;
 
 /// Gives a page of an origin behind a route an origin of its own: with ours, its scripts could use the dashboard. Every
@@ -80,8 +85,10 @@ struct FrontendPort {
     /// Absent if the port does not have one.
     dashboard: Option<DashboardEndpoint>,
     routes: ReverseRoutes,
-    /// Guards the routes; absent if the proxy does not pay.
+    /// Guards the routes; absent if the proxy neither pays nor has clients.
     token: Option<RouteToken>,
+    /// The clients whose tokens open the routes, too; absent if there are none.
+    clients: Option<CurrentRules>,
     upgrade: Vec<HostPattern>,
 }
 
@@ -116,7 +123,26 @@ impl FrontendLayer {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
         let (readiness, metrics, dashboard) = (Readiness::default(), None, None);
         let ca = Arc::default();
-        Self(FrontendPort { identity, page: None, ca, readiness, metrics, dashboard, routes, token, upgrade })
+        let (page, clients) = (None, None);
+        Self(FrontendPort {
+            identity,
+            page,
+            ca,
+            readiness,
+            metrics,
+            dashboard,
+            routes,
+            token,
+            clients,
+            upgrade,
+        })
+    }
+
+    /// The same for a proxy whose `rules` know clients: their tokens open its routes, too.
+    #[must_use]
+    pub fn with_clients(mut self, rules: CurrentRules) -> Self {
+        self.0.clients = Some(rules);
+        self
     }
 
     /// The same for a port that speaks TLS, if there is `tls`.
@@ -220,11 +246,11 @@ enum Destination {
 }
 
 /// The route that a request takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct TakenRoute {
     index: usize,
-    /// Whether the path starts with the token.
-    is_guarded: bool,
+    /// The token at the start of the path.
+    token: Option<PathToken>,
 }
 
 impl FrontendPort {
@@ -277,13 +303,20 @@ impl FrontendPort {
             return self.dashboard(request, reached_as);
         }
         let path = request.uri().path();
-        let behind_token = self.token.as_ref().and_then(|token| token.strip(path));
-        if let Some((index, route)) = self.routes.find(behind_token.unwrap_or(path)) {
-            let taken = TakenRoute { index, is_guarded: behind_token.is_some() };
-            return match self.take(route, taken, request, reached_as) {
+        let (token, rest) = self.token_of(path).unzip();
+        if let Some((index, route)) = self.routes.find(rest.unwrap_or(path)) {
+            let taken = TakenRoute { index, token };
+            return match self.take(route, &taken, request, reached_as) {
                 Ok(()) => Destination::Mapped { route: Some(taken), is_upgraded: self.upgrade(request) },
+                // Without a prefix, the path may as well start with a wrong token.
+                Err(refused) if route.prefix.is_empty() && refused.is_about_token() => {
+                    self.wrong_token(refused, request)
+                }
                 Err(refused) => Destination::Local(refused.answer()),
             };
+        }
+        if self.is_behind_wrong_token(path) {
+            return self.wrong_token(FrontendRefusal::WrongToken, request);
         }
         if let Some(metrics) = self.metrics.as_ref().filter(|_| path == metrics::PATH) {
             return Destination::Later(metrics.answer(request));
@@ -302,6 +335,46 @@ impl FrontendPort {
             return Destination::Later(Box::pin(checking));
         };
         Destination::Local(answer)
+    }
+
+    /// The token at the start of a path, and the path behind it.
+    fn token_of<'a>(&self, path: &'a str) -> Option<(PathToken, &'a str)> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        let (segment, rest) = token::first_segment(path)?;
+        let client = match self.token.as_ref().is_some_and(|token| token.strip(path).is_some()) {
+            true => None,
+            false => Some(self.client_with(segment)?),
+        };
+        Some((PathToken::new(segment, client), rest))
+    }
+
+    /// The client with the token in a path segment.
+    fn client_with(&self, segment: &str) -> Option<RequestClient> {
+        let rules = self.clients.as_ref()?.get();
+        let token = Cow::from(percent_decode_str(segment));
+        let proven = rules.authenticator.as_ref()?.client_with(&token)?;
+        Some(RequestClient { proven, version: rules.policy.version, shown_in: TokenPlace::Path })
+    }
+
+    /// Whether a path would lead to a route if its first segment were a token.
+    fn is_behind_wrong_token(&self, path: &str) -> bool {
+        self.token.is_some()
+            && token::first_segment(path).is_some_and(|(_, rest)| self.routes.find(rest).is_some())
+    }
+
+    /// Refuses a request with a wrong token, which may be a guess.
+    fn wrong_token(&self, refused: FrontendRefusal, request: &Request<Body>) -> Destination {
+        let rules = self.clients.as_ref().map(CurrentRules::get);
+        let authenticator = rules.as_ref().and_then(|rules| rules.authenticator.as_ref());
+        let failure = authenticator.map(|known| known.fail(peer_of(request), Instant::now()));
+        Destination::Local(match failure {
+            Some(failure @ AuthRefusal::TooManyFailures { .. }) => {
+                failure.response(CredentialPlace::Server, request)
+            }
+            Some(AuthRefusal::Missing | AuthRefusal::Wrong) | None => refused.answer(),
+        })
     }
 
     /// The set-up page as of now.
@@ -350,7 +423,7 @@ impl FrontendPort {
     fn take(
         &self,
         route: &ReverseRoute,
-        taken: TakenRoute,
+        taken: &TakenRoute,
         request: &mut Request<Body>,
         reached_as: ReachedAs,
     ) -> Result<(), FrontendRefusal> {
@@ -358,44 +431,50 @@ impl FrontendPort {
             ReachedAs::Server => identity::host(request),
             ReachedAs::Proxy => request.uri().authority().cloned(),
         };
-        let is_required = self.token.as_ref().is_some_and(RouteToken::is_required);
-        if (is_required || route.client.is_some()) && !taken.is_guarded {
-            return Err(FrontendRefusal::TokenRequired);
+        let client = taken.token.as_ref().and_then(|token| token.client.as_ref());
+        if let Some(own) = &route.client
+            && client.is_none_or(|client| client.name() != own.name)
+        {
+            return Err(FrontendRefusal::ClientRequired);
         }
-        let needs_token = asked.as_ref().is_some_and(|asked| !identity::is_kept_apart(asked.host()));
-        if needs_token && self.token.is_some() && !taken.is_guarded {
-            return Err(FrontendRefusal::NoToken);
+        if let (Some(token), None) = (&self.token, &taken.token) {
+            if token.is_required() {
+                return Err(FrontendRefusal::TokenRequired);
+            }
+            if asked.as_ref().is_some_and(|asked| !identity::is_kept_apart(asked.host())) {
+                return Err(FrontendRefusal::NoToken);
+            }
         }
         self.whole(route, taken).enter(request)?;
-        self.forget_referrer(request);
+        self.forget_referrer(request, taken.token.as_ref());
         let is_tls = reached_as == ReachedAs::Server && self.identity.is_tls();
         request.extensions_mut().insert(RequestedAuthority { authority: asked, is_tls });
-        if let Some(client) = route.client.clone() {
-            // Of the start, like the routes.
-            let proven = ProvenClient { client, digest: None };
-            request.extensions_mut().insert(RequestClient { proven, version: 0 });
-        } else if taken.is_guarded {
+        if let Some(client) = client {
+            request.extensions_mut().insert(client.clone());
+        } else if taken.token.is_some() {
             request.extensions_mut().insert(BehindRouteToken);
         }
         Ok(())
     }
 
-    /// Removes a `Referer` with the token, which the origin could use, too.
-    fn forget_referrer(&self, request: &mut Request<Body>) {
-        let Some(token) = &self.token else { return };
-        let has_token = |value: &HeaderValue| token.is_in(value.as_bytes());
+    /// Removes a `Referer` with a token, which the origin could use, too.
+    fn forget_referrer(&self, request: &mut Request<Body>, taken: Option<&PathToken>) {
+        let has_token = |value: &HeaderValue| {
+            let path = || Some(value.to_str().ok()?.parse::<Uri>().ok()?.path().to_owned());
+            taken.is_some_and(|token| token.is_in(value.as_bytes()))
+                || self.token.as_ref().is_some_and(|token| token.is_in(value.as_bytes()))
+                || path().is_some_and(|path| self.token_of(&path).is_some())
+        };
         if request.headers().get_all(header::REFERER).iter().any(has_token) {
             request.headers_mut().remove(header::REFERER);
         }
     }
 
     /// The route with its whole prefix, including the token.
-    fn whole<'a>(&self, route: &'a ReverseRoute, taken: TakenRoute) -> Cow<'a, ReverseRoute> {
-        match &self.token {
-            Some(token) if taken.is_guarded => {
-                Cow::Owned(ReverseRoute { prefix: token.before(&route.prefix), ..route.clone() })
-            }
-            _ => Cow::Borrowed(route),
+    fn whole<'a>(&self, route: &'a ReverseRoute, taken: &TakenRoute) -> Cow<'a, ReverseRoute> {
+        match &taken.token {
+            Some(token) => Cow::Owned(ReverseRoute { prefix: token.before(&route.prefix), ..route.clone() }),
+            None => Cow::Borrowed(route),
         }
     }
 
@@ -428,14 +507,14 @@ impl FrontendPort {
     }
 
     /// Translates the locations in a response into those that the client knows.
-    fn come_back(&self, answer: &mut Response<Body>, route: Option<TakenRoute>, is_upgraded: bool) {
+    fn come_back(&self, answer: &mut Response<Body>, route: Option<&TakenRoute>, is_upgraded: bool) {
         if is_upgraded {
             upgrade::answer(answer, &self.upgrade);
         }
         let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
         if let Some((route, taken)) = taken {
             self.whole(route, taken).leave(answer, self.identity.is_tls());
-            if taken.is_guarded {
+            if taken.token.is_some() {
                 // Its pages would send their URLs, with the token, wherever they lead.
                 let none = HeaderValue::from_static("no-referrer");
                 answer.headers_mut().insert(header::REFERRER_POLICY, none);
@@ -483,7 +562,7 @@ where
             FrontendState::Mapped(mapped) => {
                 let MappedFuture { inner, port, url, route, is_upgraded } = &mut **mapped;
                 let Ok(mut answer) = ready!(Pin::new(inner).poll(cx));
-                port.come_back(&mut answer, *route, *is_upgraded);
+                port.come_back(&mut answer, route.as_ref(), *is_upgraded);
                 answer.extensions_mut().insert(MappedUrl(std::mem::take(url)));
                 Poll::Ready(Ok(answer))
             }

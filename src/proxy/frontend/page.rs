@@ -228,9 +228,14 @@ impl Page {
         let (address, proxy, prefix) = (&visit.address, visit.proxy(), &route.prefix);
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         let is_unprotected = self.pays && !identity::is_kept_apart(host);
-        match visit.needs_route_token || route.client.is_some() || is_unprotected {
-            true => format!("{proxy}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
-            false => format!("{proxy}{prefix}"),
+        if route.client.is_some() {
+            format!("{proxy}/TOKEN{prefix} (TOKEN is the token of its [[client]])")
+        } else if visit.needs_route_token || is_unprotected {
+            format!(
+                "{proxy}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir, or the token of a [[client]])"
+            )
+        } else {
+            format!("{proxy}{prefix}")
         }
     }
 

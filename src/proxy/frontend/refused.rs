@@ -29,13 +29,18 @@ pub(super) enum FrontendRefusal {
     InTheClear,
     #[error(
         "a [[route]] is open at 127.0.0.1, [::1] and localhost only; at any other name or address its path must start with the \
-         token in the file route-token of state_dir"
+         token of a [[client]], or with the one in the file route-token of state_dir"
     )]
     NoToken,
     #[error(
-        "this [[route]] requires authentication: its path must start with the token in the file route-token of state_dir"
+        "this [[route]] requires authentication: its path must start with the token of a [[client]], or with the one in the \
+         file route-token of state_dir"
     )]
     TokenRequired,
+    #[error("this [[route]] is for one client: its path must start with the token of that [[client]]")]
+    ClientRequired,
+    #[error("the path starts with no token that opens this [[route]]")]
+    WrongToken,
     #[error("a page of another site may not use a [[route]]")]
     AnotherSite,
     #[error("a [[route]] does not forward paths with a segment . or ..")]
@@ -45,6 +50,11 @@ pub(super) enum FrontendRefusal {
 }
 
 impl FrontendRefusal {
+    /// Whether a token at the start of the path is missing or wrong.
+    pub(super) fn is_about_token(self) -> bool {
+        matches!(self, Self::NoToken | Self::TokenRequired | Self::ClientRequired | Self::WrongToken)
+    }
+
     /// The response to the client.
     pub(super) fn answer(self) -> Response<Body> {
         let bad = |status, reason| (status, "http_request_error", reason);
@@ -62,7 +72,9 @@ impl FrontendRefusal {
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found", ReasonCode::NoRoute),
             Self::InTheClear => denied(ReasonCode::HttpsUnencrypted),
             Self::AnotherSite => denied(ReasonCode::AnotherSite),
-            Self::NoToken | Self::TokenRequired => denied(ReasonCode::RouteTokenRequired),
+            Self::NoToken | Self::TokenRequired | Self::ClientRequired | Self::WrongToken => {
+                denied(ReasonCode::RouteTokenRequired)
+            }
         };
         error_response::problem(status, Some(error), reason, &self.to_string())
     }

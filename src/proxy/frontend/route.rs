@@ -26,7 +26,7 @@ pub struct ReverseRoute {
     pub authority: Authority,
     /// What replaces the prefix in the path, without a trailing slash.
     pub base: String,
-    /// The client that uses it, behind the token of routes.
+    /// The only client that uses it, behind its token.
     pub client: Option<Arc<ProxyClient>>,
 }
 
@@ -44,6 +44,10 @@ impl ReverseRoutes {
     /// The route of a path, and its index.
     pub(super) fn find(&self, path: &str) -> Option<(usize, &ReverseRoute)> {
         self.0.iter().enumerate().find(|(_, route)| below(path, &route.prefix).is_some())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn at(&self, index: usize) -> Option<&ReverseRoute> {

@@ -1,7 +1,10 @@
-//! The token of routes. Browsers do not mark cross-site requests to `tollpass.local` or to network addresses, so there the
-//! path of a route starts with a token that pages of other sites cannot guess.
+//! The tokens that open routes: that of routes, and those of clients. Browsers do not mark cross-site requests to
+//! `tollpass.local` or to network addresses, so there the path of a route starts with a token that pages of other sites
+//! cannot guess.
 
 use std::fmt;
+
+use crate::proxy::extensions::RequestClient;
 
 /// The first path segment of a route at hosts that browsers do not protect.
 #[derive(Clone)]
@@ -40,18 +43,55 @@ impl RouteToken {
 
     /// Whether a URL in a header has the token.
     pub(super) fn is_in(&self, url: &[u8]) -> bool {
-        url.windows(self.segment.len()).any(|part| part == self.segment.as_bytes())
+        has(url, &self.segment)
+    }
+}
+
+/// A token at the start of a path: that of routes, or that of a client.
+#[derive(Clone)]
+pub(super) struct PathToken {
+    /// As the request has it, with a leading slash.
+    segment: String,
+    /// Whose it is; absent for the token of routes.
+    pub(super) client: Option<RequestClient>,
+}
+
+impl PathToken {
+    /// The token of `client` in a path segment, or without one that of routes.
+    pub(super) fn new(segment: &str, client: Option<RequestClient>) -> Self {
+        Self { segment: format!("/{segment}"), client }
     }
 
-    /// A prefix, preceded by the token.
+    /// Whether a URL in a header has it.
+    pub(super) fn is_in(&self, url: &[u8]) -> bool {
+        has(url, &self.segment)
+    }
+
+    /// A prefix, preceded by it.
     pub(super) fn before(&self, prefix: &str) -> String {
         format!("{}{prefix}", self.segment)
     }
 }
 
+/// The first segment of a path, without its slash, and the rest, which is empty or starts with a slash.
+pub(super) fn first_segment(path: &str) -> Option<(&str, &str)> {
+    let path = path.strip_prefix('/')?;
+    Some(path.split_at(path.find('/').unwrap_or(path.len())))
+}
+
+fn has(url: &[u8], segment: &str) -> bool {
+    url.windows(segment.len()).any(|part| part == segment.as_bytes())
+}
+
 impl fmt::Debug for RouteToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RouteToken")
+    }
+}
+
+impl fmt::Debug for PathToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PathToken").field(&self.client.as_ref().map(RequestClient::name)).finish()
     }
 }
 
@@ -77,10 +117,27 @@ mod tests {
         ] {
             assert_eq!(token.strip(path), rest, "{path}");
         }
-        assert_eq!(token.before("/a"), "/c0ffee/a");
+        let in_path = PathToken::new("c0ffee", None);
+        assert_eq!(in_path.before("/a"), "/c0ffee/a");
         assert!(
             token.is_in(b"http://127.0.0.1:8402/c0ffee/a") && !token.is_in(b"http://127.0.0.1:8402/c0ffe")
         );
-        assert!(!format!("{token:?}").contains("c0ffee"));
+        assert!(in_path.is_in(b"http://127.0.0.1:8402/c0ffee"));
+        assert!(!format!("{token:?}{in_path:?}").contains("c0ffee"));
+    }
+
+    #[test]
+    fn a_path_has_a_first_segment_and_a_rest() {
+        for (path, expected) in [
+            ("/a/b/c", Some(("a", "/b/c"))),
+            ("/a", Some(("a", ""))),
+            ("/a/", Some(("a", "/"))),
+            ("/", Some(("", ""))),
+            ("//a", Some(("", "/a"))),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(first_segment(path), expected, "{path}");
+        }
     }
 }

@@ -58,6 +58,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::policy::{ClientKind, ProvenClient, ProxyClient};
+    use crate::proxy::extensions::TokenPlace;
 
     const OTHER: u32 = 54_321;
 
@@ -79,8 +80,8 @@ mod tests {
         let mut with_client = on(remote, here);
         let client_entry =
             ProxyClient { name: "a".to_owned(), kind: ClientKind::Any, rules: None, budgets: Vec::new() };
-        let proven = ProvenClient { client: client_entry.into(), digest: Some([1; 32]) };
-        with_client.insert(RequestClient { proven, version: 0 });
+        let proven = ProvenClient { client: client_entry.into(), digest: [1; 32] };
+        with_client.insert(RequestClient { proven, version: 0, shown_in: TokenPlace::Path });
         let mut with_route = on(remote, here);
         with_route.insert(BehindRouteToken);
         for (request, local, expected) in [

@@ -1,9 +1,17 @@
 //! Reverse routes: requests below a base URL on the proxy reach the origin of the route.
 
+use std::sync::Arc;
+
 use http::uri::Uri;
 use http::{StatusCode, header};
+use sha2::{Digest as _, Sha256};
+use tollpass::limits::Limits;
+use tollpass::protocol::Policy;
+use tollpass::protocol::policy::{ClientKind, KnownClients, LocalSpenders, ProxyClient};
 use tollpass::proxy::ProxySettings;
+use tollpass::proxy::authenticator::Authenticator;
 use tollpass::proxy::frontend::{FrontendLayer, Page, ReverseRoute, RouteToken};
+use tollpass::proxy::rulebook::{CurrentRules, Rulebook};
 use tower::Layer as _;
 
 use crate::pays::QUICK;
@@ -22,6 +30,16 @@ fn route(prefix: &str, origin: &str) -> ReverseRoute {
         base: uri.path().trim_end_matches('/').to_owned(),
         client: None,
     }
+}
+
+/// Rules that know one client with this token.
+fn knowing(token: &str) -> CurrentRules {
+    let (kind, rules, budgets) = (ClientKind::Any, None, Vec::new());
+    let client = ProxyClient { name: "laptop".to_owned(), kind, rules, budgets };
+    let known = KnownClients::new([(client.into(), Sha256::digest(token).into())]);
+    let authenticator = Authenticator::new(known.into(), &Limits::default());
+    let rules = Rulebook::new(Arc::new(Policy::builder().build()), LocalSpenders::Any);
+    CurrentRules::new(Rulebook { authenticator: Some(authenticator.into()), ..rules })
 }
 
 /// A proxy with a route `/a` to `/v1` of an origin.
@@ -85,24 +103,33 @@ async fn requests_arrive_as_the_origin_knows_itself() {
 
 /// An origin that sees the token could use the routes, too.
 #[tokio::test]
-async fn the_token_of_routes_reaches_no_origin() {
+async fn the_token_of_a_route_reaches_no_origin() {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::behind(ProxySettings::default(), |address, inner| {
         let routes = vec![route("", &format!("http://{}/v1", origin.address))];
-        FrontendLayer::routes(address, routes, Some(RouteToken::new("c0ffee")), Vec::new()).layer(inner)
+        let layer = FrontendLayer::routes(address, routes, Some(RouteToken::new("c0ffee")), Vec::new());
+        layer.with_clients(knowing("a/client")).layer(inner)
     })
     .await;
-    for (referrer, expected) in
-        [("http://localhost/c0ffee/page", None), ("http://a.example/", Some("http://a.example/"))]
-    {
+    for (token, referrer, expected) in [
+        ("c0ffee", "http://localhost/c0ffee/page", None),
+        ("c0ffee", "http://localhost/a%2Fclient/page", None),
+        ("a%2fclient", "http://localhost/c0ffee/page", None),
+        ("a%2fclient", "http://localhost/a%2fclient/page", None),
+        ("a%2fclient", "http://localhost/a%2Fclient", None),
+        ("a%2fclient", "a%2fclient", Some("a%2fclient")),
+        ("a%2fclient", "http://a.example/", Some("http://a.example/")),
+        ("c0ffee", "http://a.example/", Some("http://a.example/")),
+    ] {
         let request = format!(
-            "GET /c0ffee/x HTTP/1.1\r\nHost: {}\r\nReferer: {referrer}\r\nConnection: close\r\n\r\n",
+            "GET /{token}/x HTTP/1.1\r\nHost: {}\r\nReferer: {referrer}\r\nConnection: close\r\n\r\n",
             proxy.address
         );
         let mut client = Raw::asking(proxy.address, request).await;
         let mut server = origin.accept().await;
         let head = server.head().await;
-        assert!(!head.contains("c0ffee") && field(&head, "referer") == expected, "{head}");
+        assert!(head.starts_with("GET /v1/x HTTP/1.1\r\n"), "{head}");
+        assert_eq!(field(&head, "referer"), expected, "{token} {referrer}: {head}");
         let answer = "HTTP/1.1 200 OK\r\nReferrer-Policy: unsafe-url\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         server.send(answer).await;
         let head = client.head().await;

@@ -142,8 +142,7 @@ impl Case {
         let mut asked = self.asked;
         if !client.is_empty() {
             asked.credentials = vec![super::basic("laptop", TOKEN)];
-            let token = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
-            asked.route_token = format!("/{}", token.trim_end());
+            asked.route_token = format!("/{TOKEN}");
         }
         let socket = admin::socket(&alice.state_dir());
         let (mut outstanding, mut asked_webhook) = (None, None);

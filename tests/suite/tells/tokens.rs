@@ -40,11 +40,12 @@ struct Gate {
     proxy: Proxy,
     /// What comes before the path of a route.
     route_token: String,
-    _alice: Alice,
+    alice: Alice,
     _notary: Notary,
 }
 
 impl Gate {
+    /// The route is the server's, if `client_of_route` says so.
     async fn open(client_of_route: &str, top: &str, upstream: &str, limits: &str) -> Self {
         let notary = Notary::new();
         let secure = notary.certify("127.0.0.1", &["h2", "http/1.1"]).await;
@@ -68,8 +69,11 @@ impl Gate {
         write_private(&alice.directory.path().join("laptop"), &format!("{LAPTOP}\n"));
         write_private(&alice.directory.path().join("server"), SERVER);
         let proxy = Proxy::start(&alice, seller, |_| {}, false).await;
-        let token = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
-        Self { fair, proxy, route_token: format!("/{}", token.trim_end()), _alice: alice, _notary: notary }
+        let token = match client_of_route {
+            "" => std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap(),
+            _ => SERVER.to_owned(),
+        };
+        Self { fair, proxy, route_token: format!("/{}", token.trim_end()), alice, _notary: notary }
     }
 
     fn asked(&self, credentials: &[String]) -> Asked {
@@ -87,6 +91,13 @@ impl Gate {
         assert_eq!(wait.is_some_and(|wait| (3590..=3600).contains(&wait)), status == 429, "{row}: {wait:?}");
         let shown = format!("{got:?}");
         assert!(![LAPTOP, SERVER].iter().any(|token| shown.contains(token)), "{row}: {shown}");
+    }
+
+    /// Checks that no route is open to a request.
+    async fn closed(&self, asked: &Asked) {
+        let got = self.proxy.entrances.ask(WayIn::Route, asked).await;
+        is_problem(&got, 403, DENIED, Code::RouteTokenRequired, &format!("{asked:?}"));
+        assert!(!format!("{got:?}").contains("a-token"), "{got:?}");
     }
 
     /// Asks with valid credentials; `reason` is why the proxy does not pay, if it does not.
@@ -182,6 +193,59 @@ async fn each_token_counts_for_its_own_client_in_all_six_ways() {
         gate.proxy.stop().await;
     }
     assert_eq!(rounds, 12);
+}
+
+#[tokio::test]
+async fn a_route_has_the_token_of_its_client_in_its_path() {
+    let rules = [(LAPTOP, None), (SERVER, Some(Code::AboveMaxPrice))];
+    for (client, top) in [("", ""), ("", "auth = \"required\"\n"), ("client = \"server\"\n", "")] {
+        let gate = Gate::open(client, top, "", "auth_failures = 1000").await;
+        let mut bought = 0;
+        for (token, refused) in rules {
+            // As it is, and escaped.
+            for before in [format!("/{token}"), format!("/{}", token.replace('-', "%2D"))] {
+                let asked = Asked { route_token: before, ..Asked::default() };
+                if client.is_empty() || token == SERVER {
+                    gate.admits(WayIn::Route, &asked, refused, &mut bought).await;
+                } else {
+                    gate.closed(&asked).await;
+                }
+            }
+        }
+        // The token of routes opens those of no client.
+        let shared = std::fs::read_to_string(gate.alice.state_dir().join("route-token")).unwrap();
+        let asked = Asked { route_token: format!("/{}", shared.trim_end()), ..Asked::default() };
+        match client {
+            "" => gate.admits(WayIn::Route, &asked, Some(Code::DeniedByRule), &mut bought).await,
+            _ => gate.closed(&asked).await,
+        }
+        for wrong in ["a-token-of-nobody", &LAPTOP[1..], &LAPTOP.to_uppercase(), "%2D", "%FF%"] {
+            gate.closed(&Asked { route_token: format!("/{wrong}"), ..Asked::default() }).await;
+        }
+        assert_eq!(bought, if client.is_empty() { 2 } else { 0 });
+        gate.proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn guesses_at_the_token_in_a_path_are_told_to_wait() {
+    let limits = "auth_failures = 3\nauth_window = \"1h\"";
+    let gate = Gate::open("", "auth = \"required\"\n", "", limits).await;
+    let guess = Asked { route_token: "/a-token-of-nobody".to_owned(), ..Asked::default() };
+    // A path without a token is no guess.
+    for _ in 0..4 {
+        gate.closed(&Asked::default()).await;
+    }
+    for _ in 0..3 {
+        gate.closed(&guess).await;
+    }
+    let got = gate.proxy.entrances.ask(WayIn::Route, &guess).await;
+    is_problem(&got, 429, DENIED, Code::TooManyAttempts, "the fourth guess");
+    assert!(got.header(&header::RETRY_AFTER).is_some(), "{got:?}");
+    let mut bought = 0;
+    let asked = Asked { route_token: format!("/{LAPTOP}"), ..Asked::default() };
+    gate.admits(WayIn::Route, &asked, None, &mut bought).await;
+    gate.proxy.stop().await;
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ fn a_client_that_is_gone_gets_no_further_payment() {
     for is_removed in [true, false] {
         let mut world = World::of_policy(0, &[]);
         world.origin = SpendOrigin {
-            client: Some(ProvenClient { client: laptop(), digest: Some([1; 32]) }),
+            client: Some(ProvenClient { client: laptop(), digest: [1; 32] }),
             ..SpendOrigin::default()
         };
         let (first, _) = world.granted(10);
