@@ -174,8 +174,9 @@ limits! {
     /// How many approvals of `tollpass approve --always` may be in force at once.
     standing_approvals: usize = count(1000, 1..=100_000);
     /// After how many payments in a row that a host takes without delivering it is paused: it is not paid until `tollpass
-    /// resume HOST`, also after a restart. Not delivered means a 5xx, another 402, no response, or one that is late; 2xx
-    /// and 3xx start again from 0, and other responses, as well as clients that leave, change nothing. 0: never.
+    /// resume HOST`, also after a restart. Not delivered means a 5xx, another 402, no response, or one that is late or
+    /// breaks off; whole 2xx and 3xx start again from 0, and other responses, as well as clients that leave, change
+    /// nothing. 0: never.
     undelivered_payments: u32 = count(3, 0..=1_000_000);
     /// How many hosts to remember with such payments, and how many paused ones; the oldest is forgotten first.
     undelivered_hosts: usize = count(1024, 1..=100_000);

@@ -18,7 +18,7 @@ use super::run_account::{RunAccount, RunPurchase};
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuards, SpendingTotals};
 use crate::chain::signer::NotSigned;
-use crate::protocol::engine::{HostName, Input, Occasion, Outcome, PurchaseId, PurchaseReply};
+use crate::protocol::engine::{HostName, Input, Loss, Occasion, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Payer, Receipt};
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
@@ -37,31 +37,54 @@ pub struct Lease {
 }
 
 /// The response to an accepted authorization, on its way to the client. Until this is dropped, the journal knows the purchase:
-/// after a crash, the next request for it does not pay again.
+/// after a crash, the next request for it does not pay again. Nor does it if the client lost the response.
 #[must_use]
 #[derive(Debug)]
 pub struct Undelivered {
     nonce: [u8; 32],
     engine: Arc<SharedEngine>,
     /// Whether the service waits for this before it stops.
-    is_ending: bool,
+    is_awaited: bool,
+    /// When the client left, if that was before the response came.
+    left_at: Option<Instant>,
+    /// Known once the client has not got the whole response.
+    loss: Option<Loss>,
     /// Keeps the actor running until the end is recorded.
     _mailbox: mpsc::Sender<Message>,
 }
 
 impl Undelivered {
-    /// The client's connection has taken the whole response, and is about to write the rest: the service does not stop
-    /// before this is dropped.
-    pub(crate) fn end(&mut self) {
-        if !std::mem::replace(&mut self.is_ending, true) {
+    /// A client takes the response: the service does not stop before this is dropped.
+    pub(crate) fn begin(&mut self) {
+        if !std::mem::replace(&mut self.is_awaited, true) {
             self.engine.begin_delivery();
         }
+    }
+
+    /// The client has left, before the response came.
+    pub(crate) fn keep_for_next(&mut self) {
+        self.left_at = Some(Instant::now());
+    }
+
+    /// The client has left.
+    pub(crate) fn left(&mut self) {
+        let ago = self.left_at.map(|at| at.elapsed()).unwrap_or_default();
+        self.loss = Some(Loss::ClientLeft { ago });
+    }
+
+    /// The seller has not sent the whole response.
+    pub(crate) fn cut_off(&mut self) {
+        self.loss = Some(Loss::CutOff);
     }
 }
 
 impl Drop for Undelivered {
     fn drop(&mut self) {
-        self.engine.delivered(self.nonce, self.is_ending);
+        let input = match self.loss {
+            Some(loss) => Input::Lost(self.nonce, loss),
+            None => Input::Delivered(self.nonce),
+        };
+        self.engine.end_delivery(input, self.is_awaited);
     }
 }
 
@@ -124,7 +147,8 @@ impl Lease {
         let nonce = self.draft.nonce()?;
         let (engine, mailbox) = (Arc::clone(&self.purchase.engine), self.purchase.mailbox.clone());
         engine.signatures.remove(&nonce);
-        Some(Undelivered { nonce, engine, is_ending: false, _mailbox: mailbox })
+        let (is_awaited, left_at, loss) = (false, None, None);
+        Some(Undelivered { nonce, engine, is_awaited, left_at, loss, _mailbox: mailbox })
     }
 
     /// Returns a payment that the seller took without serving, with what its response states about it.

@@ -264,18 +264,18 @@ impl SharedEngine {
         self.submit_at(inner, input, now);
     }
 
-    /// The last part of a response to a paid request is about to be written.
+    /// A response to a paid request is on its way to its client, for which the service waits before it stops.
     pub(super) fn begin_delivery(&self) {
         self.lock().deliveries += 1;
     }
 
-    /// A response to a paid request has been delivered, or its client has left. `was_begun` is whether
+    /// The delivery of a response to a paid request has ended, as `input` says. `was_begun` is whether
     /// [`Self::begin_delivery`] was called.
-    pub(super) fn delivered(&self, nonce: [u8; 32], was_begun: bool) {
+    pub(super) fn end_delivery(&self, input: Input, was_begun: bool) {
         let now = Instant::now();
         let mut inner = self.lock();
         inner.deliveries = inner.deliveries.saturating_sub(usize::from(was_begun));
-        self.submit_at(inner, Input::Delivered(nonce), now);
+        self.submit_at(inner, input, now);
     }
 
     /// Submits a user operation, if it may start now. Check and start are atomic: in between, a client could make the

@@ -14,6 +14,7 @@ mod recorded;
 mod restarts;
 mod sign_in;
 mod signers;
+mod undelivered;
 mod usage;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! One-shot authorizations, and the purchases that are paid with them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::PurchaseId;
 use super::purchase::Topic;
@@ -57,6 +57,18 @@ pub enum Occasion {
     /// The seller has asked for it in response to the payment of this purchase, which was sent ahead and stays redeemable:
     /// both together have to fit the limit of the request.
     Outdated(PurchaseId),
+}
+
+/// Why a client has not got the whole response to a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The seller did not send all of it.
+    CutOff,
+    /// The client left, so long ago.
+    ClientLeft {
+        /// How long.
+        ago: Duration,
+    },
 }
 
 /// A client request that is paid with an authorization.

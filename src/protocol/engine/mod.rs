@@ -62,7 +62,7 @@ use crate::protocol::{
     Signature,
 };
 
-pub use authorization::{Authorization, KnownAuthorization, Occasion};
+pub use authorization::{Authorization, KnownAuthorization, Loss, Occasion};
 pub use chain_use::{AuthorizationTime, UseDoubt};
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
@@ -142,8 +142,10 @@ pub enum Input {
     NotRecorded(Seq, String),
     /// The outcome of a presented payment.
     Answer(PurchaseId, Outcome),
-    /// The client has the whole response to an accepted authorization with this nonce, or has left.
+    /// The client has the whole response to an accepted authorization with this nonce.
     Delivered([u8; 32]),
+    /// The client has not got the whole response to an accepted authorization with this nonce.
+    Lost([u8; 32], Loss),
     /// A signed transaction to be recorded before it is sent.
     Intent(Intent),
     /// An operation has ended: with the channel's state in the contract (`None`: settled), without effect, or with a
@@ -548,6 +550,7 @@ impl Engine {
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Delivered(nonce) => self.delivered(nonce),
+            Input::Lost(nonce, loss) => self.lost(nonce, loss),
             Input::Intent(intent) => self.intend(intent, now),
             Input::OpFinished(receiver, result) => self.ordered(receiver, result, now),
             Input::ChannelOp(op) => self.start_op(op, None),

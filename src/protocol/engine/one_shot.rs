@@ -14,7 +14,7 @@ use super::fit::Fit;
 use super::open_authorization::Join;
 use super::purchase::Topic;
 use super::purchase_key::PurchaseKey;
-use super::{Effect, Engine, Outcome, PurchaseId, Record, Seq, Start};
+use super::{Effect, Engine, Loss, Outcome, PurchaseId, Record, Seq, Start};
 use crate::protocol::policy::{AuthorizationLimits, Complaint, Retry, SpendLimit};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Draft, DrawContext, Offer, Reply};
@@ -104,7 +104,7 @@ impl Engine {
         let mut beside = Amount::ZERO;
         if let Some(key) = key {
             let times = (self.time, self.policy.authorizations.retry_window.as_secs());
-            self.open_authorizations.forget_old(self.time, &self.policy.authorizations);
+            self.forget_old_authorizations();
             let purchase = (key, self.payer, own);
             match self.open_authorizations.join(purchase, &offer.terms(), limit, times)? {
                 Join::Present(open) => return Ok((open.0, None)),
@@ -295,6 +295,31 @@ impl Engine {
             false => Record::AuthorizationEnded(nonce),
         });
         self.forget_served();
+    }
+
+    /// The client has not got the whole response to an accepted authorization.
+    pub(super) fn lost(&mut self, nonce: [u8; 32], loss: Loss) {
+        let window = self.policy.authorizations.retry_window;
+        let left = match loss {
+            // Nothing more comes for it.
+            Loss::CutOff if !self.open_authorizations.is_identified(&nonce) => {
+                return self.take_authorization(nonce);
+            }
+            Loss::CutOff => window,
+            Loss::ClientLeft { ago } => window.saturating_sub(ago),
+        };
+        match left.as_secs() {
+            0 => self.delivered(nonce),
+            left => self.open_authorizations.lose(&nonce, self.time.wall.saturating_add(left)),
+        }
+    }
+
+    /// Forgets authorizations that no request and no chain has to do with any more.
+    pub(super) fn forget_old_authorizations(&mut self) {
+        for nonce in self.open_authorizations.lost_before(self.time) {
+            self.delivered(nonce);
+        }
+        self.open_authorizations.forget_old(self.time, &self.policy.authorizations);
     }
 
     /// An authorization was accepted.

@@ -50,6 +50,8 @@ struct OpenAuthorization {
     valid_before: u64,
     /// The same by the running clock.
     runs_until: u64,
+    /// Until when it counts as lost, once its seller has taken it.
+    lost_until: Option<u64>,
     state: OpenState,
 }
 
@@ -63,6 +65,9 @@ enum OpenState {
     Unneeded,
     /// The seller took it and withheld the response; the purchase is not repeated until this time.
     Taken { until: u64 },
+    /// The seller took it, and the client has not got all of the response: until this time, a request for the same purchase
+    /// presents it again.
+    Lost { until: u64 },
 }
 
 /// An authorization with an unclear outcome, as shown to the user.
@@ -140,6 +145,7 @@ impl OpenAuthorizations {
             is_used: false,
             valid_before,
             runs_until,
+            lost_until: None,
             state,
         };
         self.all.insert(nonce, open);
@@ -161,14 +167,18 @@ impl OpenAuthorizations {
         let wait = |until: u64| Duration::from_secs(until.saturating_sub(now.wall).max(1));
         for open in self.by_key.get(&key).into_iter().flatten().filter_map(|nonce| self.all.get(nonce)) {
             match open.state {
-                OpenState::Taken { until } if until > now.wall => {
+                OpenState::Taken { until } | OpenState::Lost { until } if until > now.wall => {
                     return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
                 }
                 OpenState::Unclear if !open.has_expired(now, retry_window) => {
                     let until = open.valid_before.saturating_add(retry_window);
                     return Err(Refusal::OutcomeUnclear { retry_after: wait(until) });
                 }
-                OpenState::InUse | OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } => {}
+                OpenState::InUse
+                | OpenState::Unclear
+                | OpenState::Unneeded
+                | OpenState::Taken { .. }
+                | OpenState::Lost { .. } => {}
             }
         }
         Ok(())
@@ -196,8 +206,28 @@ impl OpenAuthorizations {
     /// The request that presented it has ended without a certain outcome.
     pub(super) fn release(&mut self, nonce: &[u8; 32]) {
         if let Some(open) = self.all.get_mut(nonce).filter(|open| open.state == OpenState::InUse) {
-            open.state = OpenState::Unclear;
+            open.state = open.lost_until.map_or(OpenState::Unclear, |until| OpenState::Lost { until });
         }
+    }
+
+    /// The seller took it, and its client has not got all of the response.
+    pub(super) fn lose(&mut self, nonce: &[u8; 32], until: u64) {
+        if let Some(open) = self.all.get_mut(nonce) {
+            open.lost_until = Some(until);
+            open.state = OpenState::Lost { until };
+        }
+    }
+
+    /// Those whose loss was too long ago to matter to a later request: they count as served.
+    pub(super) fn lost_before(&self, now: AuthorizationTime) -> Vec<[u8; 32]> {
+        let is_over =
+            |open: &OpenAuthorization| matches!(open.state, OpenState::Lost { until } if until <= now.wall);
+        self.all.iter().filter(|(_, open)| is_over(open)).map(|(nonce, _)| *nonce).collect()
+    }
+
+    /// Whether the seller would serve again for it.
+    pub(super) fn is_identified(&self, nonce: &[u8; 32]) -> bool {
+        self.all.get(nonce).is_some_and(|open| open.draft.is_identified())
     }
 
     /// Its request was served without it.
@@ -260,7 +290,9 @@ impl OpenAuthorizations {
     /// more. Of those that one is still asked about, as many as may be open are kept, the newest.
     pub(super) fn forget_old(&mut self, now: AuthorizationTime, limits: &AuthorizationLimits) {
         let retry_window = limits.retry_window.as_secs();
-        let is_old = |(_, open): &(&[u8; 32], &OpenAuthorization)| open.is_old(now, retry_window);
+        let is_old = |(_, open): &(&[u8; 32], &OpenAuthorization)| {
+            !matches!(open.state, OpenState::Lost { .. }) && open.is_old(now, retry_window)
+        };
         let (mut asked, mut forgotten): (Vec<_>, Vec<_>) =
             self.all.iter().filter(is_old).partition(|(_, open)| open.is_asked(&self.chains, now, limits));
         if asked.len() > limits.open {
@@ -288,11 +320,8 @@ impl OpenAuthorizations {
             // The seller would recognize it and serve, even if it has taken it.
             let is_served = open.draft.is_identified() && open.draft.is_usable(now.wall);
             let has_expired = open.has_expired(now, 0);
-            (open.state != OpenState::InUse && !is_served).then_some(UseDoubt {
-                nonce: *nonce,
-                query,
-                has_expired,
-            })
+            let is_in_doubt = !matches!(open.state, OpenState::InUse | OpenState::Lost { .. });
+            (is_in_doubt && !is_served).then_some(UseDoubt { nonce: *nonce, query, has_expired })
         };
         self.all.iter().filter_map(doubt).collect()
     }
@@ -304,7 +333,7 @@ impl OpenAuthorizations {
         limits: &AuthorizationLimits,
     ) -> impl Iterator<Item = UnclearAuthorization> {
         let unclear = self.all.values().filter(move |open| match open.state {
-            OpenState::InUse => false,
+            OpenState::InUse | OpenState::Lost { .. } => false,
             OpenState::Unclear | OpenState::Unneeded
                 if !open.is_used && !open.is_old(now, limits.retry_window.as_secs()) =>
             {
@@ -330,8 +359,8 @@ impl OpenAuthorizations {
             return self.served.shown(nonce, is_used, block_time, now).unwrap_or(Shown::Nothing);
         };
         match open.state {
-            // A request presents it again: its outcome comes first.
-            OpenState::InUse => Shown::Nothing,
+            // A request presents it again: its outcome comes first. Or the seller has said that it took it.
+            OpenState::InUse | OpenState::Lost { .. } => Shown::Nothing,
             OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } if open.is_used => {
                 Shown::Nothing
             }
@@ -340,7 +369,7 @@ impl OpenAuthorizations {
                 let until = match open.state {
                     OpenState::Taken { until } => until,
                     // The end of a purchase that has no part in it means nothing.
-                    OpenState::InUse | OpenState::Unclear | OpenState::Unneeded => {
+                    OpenState::InUse | OpenState::Unclear | OpenState::Unneeded | OpenState::Lost { .. } => {
                         now.wall.saturating_add(retry_window)
                     }
                 };
@@ -365,7 +394,7 @@ impl OpenAuthorizations {
     pub(super) fn has_ended(&self, now: AuthorizationTime, retry_window: u64) -> bool {
         let counts = |open: &OpenAuthorization| match open.state {
             OpenState::InUse | OpenState::Unneeded => false,
-            OpenState::Unclear | OpenState::Taken { .. } => {
+            OpenState::Unclear | OpenState::Taken { .. } | OpenState::Lost { .. } => {
                 open.key.is_some() && !open.is_old(now, retry_window)
             }
         };
@@ -404,14 +433,15 @@ impl OpenAuthorizations {
             .collect();
         let taken = all.iter().filter_map(|open| match open.state {
             OpenState::Taken { until } => Some(until),
-            OpenState::InUse | OpenState::Unclear | OpenState::Unneeded => None,
+            OpenState::InUse | OpenState::Unclear | OpenState::Unneeded | OpenState::Lost { .. } => None,
         });
         if let Some(until) = taken.max().filter(|until| *until > now.wall) {
             return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
         }
         let is_own = |open: &OpenAuthorization| own.is_some() && open.draft.nonce() == own;
         let unclear = || all.iter().copied().filter(|open| open.state == OpenState::Unclear || is_own(open));
-        let usable = unclear().find(|open| {
+        let lost = || all.iter().copied().filter(|open| matches!(open.state, OpenState::Lost { .. }));
+        let usable = lost().chain(unclear()).find(|open| {
             // Signed by another key, it would be another payment.
             !is_own(open)
                 && payer.is_none_or(|payer| open.payer == payer)
@@ -426,6 +456,10 @@ impl OpenAuthorizations {
                 open.state = OpenState::InUse;
             }
             return Ok(Join::Present(found));
+        }
+        let lost_until = lost().filter_map(|open| open.lost_until).max();
+        if let Some(until) = lost_until {
+            return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
         }
         let holding = unclear().filter(|open| !open.has_expired(now, retry_window));
         let Some(last) = holding.map(|open| open.valid_before).max() else {
@@ -457,6 +491,8 @@ impl OpenAuthorization {
             OpenState::Unclear => self.has_expired(now, retry_window),
             OpenState::Unneeded => self.has_expired(now, 0),
             OpenState::Taken { until } => until <= now.wall && self.has_expired(now, 0),
+            // What was taken cannot be redeemed once more.
+            OpenState::Lost { until } => until <= now.wall,
         }
     }
 
@@ -766,6 +802,38 @@ mod tests {
         let mut open = in_doubt();
         open.set_chains([2].into());
         assert_eq!((join(&mut open, 5, 100, at(1160)), open.all.len()), ("new".to_owned(), 0));
+    }
+
+    #[test]
+    fn what_its_client_lost_is_presented_again_within_the_window_and_nothing_is_signed_beside_it() {
+        let mut open = in_doubt();
+        open.lose(&[1; 32], 1061);
+        let shown = |open: &OpenAuthorizations, now: u64| {
+            (
+                open.unclear(at(now), &limits()).count(),
+                asks(open, at(now)).len(),
+                open.has_ended(at(now), WINDOW),
+            )
+        };
+        assert_eq!(shown(&open, 1001), (0, 0, true), "it is not in doubt");
+        assert_eq!(open.shown(&[1; 32], false, 5000, (at(5000), WINDOW)), Shown::Nothing);
+        // On other terms it cannot be presented.
+        assert_eq!(join(&mut open, 6, 100, at(1001)), "taken 60");
+        let refused = open.check(KEY, at(1001), WINDOW).map_err(|refusal| refusal.retry_after().unwrap());
+        assert_eq!(refused, Err(Duration::from_secs(60)));
+        for _ in 0..2 {
+            assert_eq!(join(&mut open, 5, 100, at(1001)), "1");
+            // Another one at once is another purchase; if nothing comes of the first, it is as it was.
+            assert_eq!(join(&mut open, 5, 100, at(1001)), "new");
+            open.release(&[1; 32]);
+        }
+        assert_eq!(open.lost_before(at(1060)), [[0; 32]; 0]);
+        assert_eq!(
+            (open.lost_before(at(1061)), join(&mut open, 5, 100, at(1061))),
+            (vec![[1; 32]], "new".to_owned())
+        );
+        assert_eq!(open.len(at(1061), WINDOW), 0);
+        assert!(open.serve(&[1; 32], &limits()), "the chain confirms it, like any that was served");
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Engine {
         if !self.is_unlocked {
             return Vec::new();
         }
-        self.open_authorizations.forget_old(self.time, &self.policy.authorizations);
+        self.forget_old_authorizations();
         self.open_authorizations.doubts(chain, self.time)
     }
 

@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 
 use super::held_answer::{HeldAnswer, Unoffered, hold_answer, read_offers};
 use super::operator_state::OperatorState;
-use super::orphans::{ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
+use super::orphans::{Bought, ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
 use super::plain_http;
 use super::purchase_hash;
 use super::purchase_hash::PurchaseHash;
@@ -31,7 +31,7 @@ use super::strip;
 use super::url::without_user;
 use crate::failpoint;
 use crate::payments::{Lease, PaidRequest, Payments, RunAccount, Undelivered};
-use crate::protocol::engine::PurchaseKey;
+use crate::protocol::engine::{HostName, PurchaseKey};
 use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
@@ -397,7 +397,7 @@ where
         }
         let named = (self.head.method.clone(), &self.head.uri);
         let request = PaidRequest::new(named, self.origin.clone(), Arc::clone(&self.limit.budgets));
-        let request = request.of_run(self.run.clone()).with_key(self.bought.map(|bought| bought.purchase));
+        let request = request.of_run(self.run.clone()).with_key(self.bought.map(|key| key.bought.purchase));
         let request = match (outdated, held) {
             (Some(outdated), _) => outdated.outdates(request),
             (None, Some(_)) => request,
@@ -461,11 +461,11 @@ where
         let can_be_continued = offer.can_be_continued();
         if can_be_continued || self.may_be_bought() {
             let bought = self.orphan_key().await?;
-            if let Some(answer) = self.paid_before(bought).await {
+            if let Some(answer) = self.paid_before(bought).await? {
                 return Ok(Leased::Answer(answer));
             }
             match &self.settings().payments {
-                Some(payments) if !can_be_continued => payments.check_purchase(bought.purchase)?,
+                Some(payments) if !can_be_continued => payments.check_purchase(bought.bought.purchase)?,
                 _ => self.bought = Some(bought),
             }
         }
@@ -478,15 +478,23 @@ where
     /// The body cannot be read.
     async fn orphan_key(&self) -> Result<OrphanKey, Refusal> {
         let purchase = self.purchase_key().await?;
-        Ok(OrphanKey { purchase, headers: purchase_hash::of_headers(&self.head.headers) })
+        let headers = &self.head.headers;
+        let bought = Bought { purchase, cookies: purchase_hash::of_cookies(headers) };
+        Ok(OrphanKey { bought, headers: purchase_hash::of_headers(headers) })
     }
 
     /// The response to an earlier request whose client has left, if it was paid for.
-    async fn paid_before(&self, bought: OrphanKey) -> Option<Box<Response<Body>>> {
-        let orphan = ClaimedOrphan::of(&self.shared.orphans, bought)?;
-        let answer = timeout_at(self.deadline, orphan.answer()).await.ok().flatten()?;
-        tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
-        Some(Box::new(answer))
+    ///
+    /// # Errors
+    /// It was, and the response may be for another client: the headers of this request differ.
+    async fn paid_before(&self, bought: OrphanKey) -> Result<Option<Box<Response<Body>>>, Refusal> {
+        let Some(orphan) = ClaimedOrphan::of(&self.shared.orphans, bought) else { return Ok(None) };
+        let Ok(found) = timeout_at(self.deadline, orphan.answer()).await else { return Ok(None) };
+        let answer = found.map_err(|retry_after| Refusal::PaidNotDelivered { retry_after })?;
+        if answer.is_some() {
+            tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
+        }
+        Ok(answer.map(Box::new))
     }
 
     /// Checks that this request may be paid on the terms of this offer, as far as that is known before.
@@ -862,7 +870,7 @@ where
         let draft = lease.draft().clone();
         let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
         let statement = draft.statement(&view, self.head.uri.query().is_none());
-        let mut undelivered = None;
+        let mut delivery = None;
         let assessment = draft.assess(&view);
         if assessment != Assessment::Paid(Receipt::Stated) {
             self.fail_ahead();
@@ -891,6 +899,8 @@ where
             }
             Assessment::Taken => {
                 self.undelivered().await;
+                let retry_after = self.settings().rules.get().policy.authorizations.retry_window;
+                explain(&mut answer, &Refusal::PaidNotDelivered { retry_after });
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
                 lease.taken(statement);
@@ -917,10 +927,19 @@ where
                 lease.unneeded();
             }
             Assessment::Paid(receipt) => {
-                self.delivered(answer.status());
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
-                undelivered = lease.accept(receipt, statement);
+                let mut undelivered = lease.accept(receipt, statement);
+                if let Some(undelivered) = &mut undelivered {
+                    match has_left.try_recv() {
+                        Err(TryRecvError::Empty) => undelivered.begin(),
+                        _ => undelivered.keep_for_next(),
+                    }
+                    if draft.is_identified() {
+                        answer.extensions_mut().insert(ServedAgain);
+                    }
+                }
+                delivery = Some(self.delivery(&answer, undelivered));
                 if let Some(outdated) = self.outdated.take() {
                     outdated.unneeded();
                 }
@@ -928,13 +947,13 @@ where
             }
         }
         let answer = strip::answer(self.let_through(answer, Some(&draft)).await);
-        SendResult::Done(match undelivered {
-            Some(undelivered) => self.until_delivered(answer, undelivered),
+        SendResult::Done(match delivery {
+            Some(delivery) => answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, delivery)))),
             None => answer,
         })
     }
 
-    /// The seller took a payment and answered with this status. A 4xx tells nothing: the request may be at fault.
+    /// The seller served with this status. A 4xx tells nothing: the request may be at fault.
     fn delivered(&self, status: StatusCode) {
         if let Some(payments) = &self.settings().payments
             && !status.is_client_error()
@@ -950,11 +969,17 @@ where
         }
     }
 
-    /// The same response, which reports its delivery.
-    fn until_delivered(&self, answer: Response<Body>, undelivered: Undelivered) -> Response<Body> {
-        let writes_to = self.writes_to.clone();
-        let record = DeliveryRecord { undelivered: Some(undelivered), writes_to };
-        answer.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, record))))
+    /// The record of the delivery of a paid response.
+    fn delivery(&self, answer: &Response<Body>, undelivered: Option<Undelivered>) -> DeliveryRecord {
+        DeliveryRecord {
+            undelivered,
+            writes_to: self.writes_to.clone(),
+            is_stream: is_event_stream(answer.headers()),
+            tells: !answer.status().is_client_error(),
+            shared: Arc::clone(&self.shared),
+            host: HostName::clone(&self.limit.host),
+            request: self.request.clone(),
+        }
     }
 
     /// The seller may have taken a payment, and did not deliver. Boxed: rare.
@@ -1089,27 +1114,70 @@ impl Drop for Attended {
         if let (Some(exchange), Ok(_)) = (self.exchange.take(), Handle::try_current()) {
             // The client has disconnected; payments are recorded anyway.
             // At once, so that a request that comes next finds it.
-            match self.bought.take().and_then(|(orphans, bought)| OrphanPlace::of(orphans, bought)) {
-                Some(place) => self.shutdown.spawn(place.keep(exchange)),
+            match self.bought.take() {
+                Some((orphans, bought)) => {
+                    self.shutdown.spawn(OrphanPlace::of(orphans, bought).keep(exchange))
+                }
                 None => self.shutdown.spawn(async move { drop(exchange.await) }),
             };
         }
     }
 }
 
-/// Reports that a paid response was delivered, once the end of its body has been written: a crash before that leaves a
+/// In a paid response: its seller would serve the same payment again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServedAgain;
+
+/// Reports how the delivery of a paid response ended, once the end of its body has been written: a crash before that leaves a
 /// client without it, whose next request must not be paid for again.
 #[derive(Debug)]
 struct DeliveryRecord {
+    /// Absent for a payment on a channel.
     undelivered: Option<Undelivered>,
     /// The client's connection, over HTTP/1.1.
     writes_to: Option<ConnectionId>,
+    /// Whether clients end the response when they like.
+    is_stream: bool,
+    /// Whether it tells if the seller delivers.
+    tells: bool,
+    shared: Arc<PayShared>,
+    /// The host that was paid.
+    host: HostName,
+    request: RequestName,
+}
+
+impl DeliveryRecord {
+    /// The seller did not send the whole response.
+    fn cut_off(&self) {
+        tracing::warn!(request = %self.request, "the seller took a payment, and its response broke off");
+        let (shared, host) = (Arc::clone(&self.shared), HostName::clone(&self.host));
+        if let (true, Ok(runtime)) = (self.tells, Handle::try_current()) {
+            runtime.spawn(async move {
+                if let Some(payments) = &shared.settings.payments {
+                    payments.undelivered(&host).await;
+                }
+            });
+        }
+    }
 }
 
 impl BodyRecord for DeliveryRecord {
-    fn ended(&mut self, _bytes: u64, _end: BodyEnd) {
+    fn ended(&mut self, _bytes: u64, end: BodyEnd) {
+        match end {
+            BodyEnd::Failed => self.cut_off(),
+            BodyEnd::Complete if self.tells => {
+                if let Some(payments) = &self.shared.settings.payments {
+                    payments.delivered(&self.host);
+                }
+            }
+            BodyEnd::Complete | BodyEnd::Dropped => {}
+        }
         let Some(mut undelivered) = self.undelivered.take() else { return };
-        undelivered.end();
+        match end {
+            BodyEnd::Failed => return undelivered.cut_off(),
+            BodyEnd::Dropped if !self.is_stream => return undelivered.left(),
+            BodyEnd::Dropped | BodyEnd::Complete => undelivered.begin(),
+        }
         let left = match &self.writes_to {
             Some(connection) => connection.keep_until_written(undelivered),
             None => Some(undelivered),
@@ -1132,6 +1200,13 @@ impl fmt::Display for ShownPrice<'_> {
             _ => self.0.fmt(f),
         }
     }
+}
+
+/// Whether a response is a stream of events, which clients end when they like.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Why a request is not paid whose client takes too long to send all of it.
@@ -1159,9 +1234,20 @@ fn is_ours_to_stop(answer: &Response<Body>) -> bool {
 /// The response if it stays unclear what happened to a payment: the seller's last one, unless that asks for a payment.
 fn unclear_response(answer: Response<Body>, refusal: &Refusal) -> Response<Body> {
     if answer.status() != StatusCode::PAYMENT_REQUIRED {
-        return strip::answer(answer);
+        let mut answer = strip::answer(answer);
+        explain(&mut answer, refusal);
+        return answer;
     }
     error_response::refusal(StatusCode::BAD_GATEWAY, Some("http_protocol_error"), refusal)
+}
+
+/// Adds what became of a payment to the seller's response.
+fn explain(answer: &mut Response<Body>, refusal: &Refusal) {
+    // Our own response says more.
+    if answer.extensions().get::<Handling>().is_none() {
+        error_response::append_proxy_status(answer.headers_mut(), refusal.reason(), &refusal.to_string());
+    }
+    error_response::set_retry_after(answer.headers_mut(), refusal);
 }
 
 fn lost(request: &RequestName, lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {

@@ -73,7 +73,11 @@ impl PurchaseHash {
 
 /// Headers that differ when a program sends a request again, and that say nothing about whose the response is. Those that
 /// describe the body are among them: it is part of the purchase, or an `Idempotency-Key` stands for it.
-const VARYING: [&str; 11] = [
+const VARYING: [&str; 20] = [
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "b3",
+    "baggage",
     "content-digest",
     "content-length",
     "content-md5",
@@ -81,18 +85,31 @@ const VARYING: [&str; 11] = [
     "digest",
     "expect",
     "repr-digest",
+    "sentry-trace",
     "traceparent",
     "tracestate",
     "transfer-encoding",
+    "x-amzn-trace-id",
+    "x-client-request-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
     "x-request-id",
 ];
+
+/// How the names of further such headers begin.
+const VARYING_PREFIXES: [&str; 3] = ["x-b3-", "x-datadog-", "x-stainless-"];
+
+/// Whether a header tells of the attempt or of the body only.
+fn varies(name: &str) -> bool {
+    VARYING.contains(&name) || VARYING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Hashes all headers of a request that may matter to its response.
 pub(super) fn of_headers(headers: &HeaderMap) -> [u8; 32] {
     let mut lines: Vec<(&str, &[u8])> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
-        .filter(|(name, _)| !VARYING.contains(name))
+        .filter(|(name, _)| !varies(name))
         .collect();
     // Of one name, the order stays.
     lines.sort_by_key(|(name, _)| *name);
@@ -101,6 +118,13 @@ pub(super) fn of_headers(headers: &HeaderMap) -> [u8; 32] {
         add(&mut hash, name.as_bytes());
         add(&mut hash, value);
     }
+    hash.finalize().into()
+}
+
+/// Hashes the cookies of a request.
+pub(super) fn of_cookies(headers: &HeaderMap) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    headers.get_all(header::COOKIE).iter().for_each(|line| add(&mut hash, line.as_bytes()));
     hash.finalize().into()
 }
 
@@ -170,6 +194,7 @@ mod tests {
         let one = hash(&[("cookie", "a=b"), ("content-length", "7"), ("x-request-id", "1")]);
         assert_eq!(one, hash(&[("cookie", "a=b"), ("content-length", "9"), ("x-request-id", "2")]));
         assert_eq!(one, hash(&[("transfer-encoding", "chunked"), ("cookie", "a=b")]));
+        assert_eq!(one, hash(&[("cookie", "a=b"), ("x-stainless-retry-count", "1"), ("baggage", "c")]));
         assert_ne!(one, hash(&[("cookie", "a=c"), ("content-length", "7")]));
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::Answer;
 use crate::protocol::budget::{BudgetRef, BudgetSet};
-use crate::protocol::engine::{AuthorizationTime, KnownAuthorization, Occasion};
+use crate::protocol::engine::{AuthorizationTime, KnownAuthorization, Loss, Occasion};
 use crate::protocol::policy::{KnownAsset, TokenDomain};
 use crate::protocol::schemes;
 
@@ -34,6 +34,8 @@ pub(super) enum ExtraStep {
     Reply(usize, SellerReply),
     /// A client has its response.
     Deliver(usize),
+    /// A client has not got all of its response: the seller broke off, or the client left so many seconds ago.
+    Lose(usize, Option<u64>),
     /// Its client leaves before the payment is sent.
     Leave(usize),
     /// The wall clock is set to this many seconds from the right time.
@@ -77,6 +79,8 @@ pub(super) fn extra_steps() -> impl Strategy<Value = Vec<(usize, ExtraStep)>> {
             .prop_map(|(key, price, in_run)| ExtraStep::Buy { key, price, in_run }),
         12 => (index.clone(), reply).prop_map(|(which, reply)| ExtraStep::Reply(which, reply)),
         3 => index.clone().prop_map(ExtraStep::Deliver),
+        3 => (index.clone(), prop::option::of(prop_oneof![Just(0_u64), 0..70_u64]))
+            .prop_map(|(which, ago)| ExtraStep::Lose(which, ago)),
         2 => index.prop_map(ExtraStep::Leave),
         2 => clock.prop_map(ExtraStep::SetClock),
         1 => prop::bool::weighted(0.3).prop_map(ExtraStep::Freeze),
@@ -125,6 +129,12 @@ enum Knowledge {
     },
     /// The seller took it, and the response is on its way to the client.
     Accepted,
+    /// The seller took it, and the client has not got all of the response. Its purchase is presented again until this time of the
+    /// wall clock, which had been set so often.
+    Lost {
+        until: u64,
+        settings: usize,
+    },
     /// It is over: delivered, or never sent.
     Ended,
 }
@@ -243,6 +253,7 @@ impl Model {
             ExtraStep::Buy { key, price, in_run } => self.buy(key, price, in_run),
             ExtraStep::Reply(which, reply) => self.seller_replies(which, reply),
             ExtraStep::Deliver(which) => self.deliver(which),
+            ExtraStep::Lose(which, ago) => self.lose(which, ago),
             ExtraStep::Leave(which) => self.buyer_leaves(which),
             ExtraStep::SetClock(offset) => {
                 self.authorizations.offset = offset;
@@ -300,6 +311,9 @@ impl Model {
                 Knowledge::Taken { until, settings } if settings == times_set && wall < until => {
                     return why("taken");
                 }
+                Knowledge::Lost { until, settings } if settings == times_set && wall < until => {
+                    return why("lost");
+                }
                 Knowledge::Unclear if running < other.until && other.price == price => return why("unclear"),
                 Knowledge::Unclear if running < other.until => sum += other.price,
                 Knowledge::Unclear if is_clock_right && running < other.waits_until => {
@@ -346,7 +360,12 @@ impl Model {
         });
         assert_eq!(signed.key, buyer.key, "the payment of another purchase");
         assert!(signed.holder.is_none_or(|holder| holder == id), "two requests present one authorization");
-        assert_eq!(signed.state, Knowledge::Unclear, "what is over is presented again");
+        match signed.state {
+            Knowledge::Unclear | Knowledge::Lost { .. } => {}
+            Knowledge::Taken { .. } | Knowledge::Accepted | Knowledge::Ended => {
+                panic!("what is over is presented again: {:?}", signed.state)
+            }
+        }
         signed.holder = Some(id);
         let (first, at) = signed.first;
         self.budgets.signed(first, None, (0, price), at);
@@ -403,6 +422,22 @@ impl Model {
         let Some(nonce) = pick(&accepted, which) else { return };
         self.authorizations.signed.get_mut(&nonce).unwrap().state = Knowledge::Ended;
         self.handle(Input::Delivered(nonce));
+    }
+
+    fn lose(&mut self, which: usize, ago: Option<u64>) {
+        let accepted =
+            self.authorizations.signed.iter().filter(|(_, signed)| signed.state == Knowledge::Accepted);
+        let accepted: Vec<[u8; 32]> = accepted.map(|(nonce, _)| *nonce).collect();
+        let Some(nonce) = pick(&accepted, which) else { return };
+        let (wall, settings) = (self.wall(), self.authorizations.offsets.len());
+        let state = match ago {
+            None => Knowledge::Taken { until: wall + RETRY_WINDOW, settings },
+            Some(ago) if ago < RETRY_WINDOW => Knowledge::Lost { until: wall + RETRY_WINDOW - ago, settings },
+            Some(_) => Knowledge::Ended,
+        };
+        self.authorizations.signed.get_mut(&nonce).unwrap().state = state;
+        let loss = ago.map_or(Loss::CutOff, |ago| Loss::ClientLeft { ago: Duration::from_secs(ago) });
+        self.handle(Input::Lost(nonce, loss));
     }
 
     fn buyer_leaves(&mut self, which: usize) {

@@ -64,18 +64,8 @@ where
                 }
             }
         }
-        if let Some(bought) = self.bought
-            && let Some(answer) = Box::pin(self.paid_before(bought)).await
-        {
-            return Some(Leased::Answer(answer));
-        }
-        let refusal = match self.lease(offer, None, None).await {
-            Ok(lease) => {
-                if can_be_continued {
-                    self.sent_ahead = SentAhead::Yes;
-                }
-                return Some(Leased::Payment(lease));
-            }
+        let refusal = match self.leased_ahead(offer).await {
+            Ok(leased) => return Some(leased),
             Err(refusal) => refusal,
         };
         self.bought = None;
@@ -88,6 +78,19 @@ where
             refusal => self.unpayable = Some(refusal),
         }
         None
+    }
+
+    async fn leased_ahead(&mut self, offer: Offer) -> Result<Leased, Refusal> {
+        if let Some(bought) = self.bought
+            && let Some(answer) = Box::pin(self.paid_before(bought)).await?
+        {
+            return Ok(Leased::Answer(answer));
+        }
+        let lease = self.lease(offer, None, None).await?;
+        if self.bought.is_some() {
+            self.sent_ahead = SentAhead::Yes;
+        }
+        Ok(Leased::Payment(lease))
     }
 
     /// The payment that was sent ahead was not accepted at once: the next request asks for the price again.
