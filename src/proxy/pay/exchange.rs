@@ -57,8 +57,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How much is shown of a content coding, in characters.
 const LONGEST_CODING: usize = 40;
 
-/// How often to send a payment that provably was not sent, because its pooled connection was stale, or that the seller
-/// states it has not processed.
+/// How often to send a payment that provably was not sent, because its pooled connection was stale, that the seller states it
+/// has not processed, or that costs nothing more.
 const MAX_SENDS: u32 = 2;
 
 /// A request that may be paid.
@@ -791,6 +791,14 @@ where
                 Ok(Ok(answer)) => self.judge(lease, answer, has_left).await,
                 Ok(Err(ForwardError::Unwritten(_))) if sendings < MAX_SENDS => continue,
                 Ok(Err(ForwardError::NotProcessed { is_repeated: false, .. })) if sendings < MAX_SENDS => {
+                    continue;
+                }
+                // On a channel, the same total pays once, however often it comes: most often, a kept connection was closed.
+                Ok(Err(ForwardError::Lost(_)))
+                    if sendings < MAX_SENDS
+                        && lease.draft().on_channel().is_some()
+                        && self.head.method.is_idempotent() =>
+                {
                     continue;
                 }
                 Ok(Err(error)) if error.is_unsent() && !is_presented => {

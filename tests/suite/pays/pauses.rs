@@ -1,16 +1,17 @@
 //! A host that takes payments without delivering is paused until `tollpass resume`.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderName, Request, StatusCode};
+use http::{HeaderName, Method, Request, StatusCode};
 use serde_json::Value;
 use tollpass::protocol::{Address, Amount};
 
 use super::{QUICK, Scene};
 use crate::program::{Ran, run, text};
-use crate::support::cheats::takes_and;
+use crate::support::cheats::{once_paid, takes_and};
 use crate::support::fair::{Fair, PRICE, empty};
-use crate::support::mallory::{Answer, Demand, Mallory};
+use crate::support::mallory::{Answer, Content, Demand, Mallory};
 use crate::support::market::Market;
 use crate::support::payer::Alice;
 use crate::support::raw::{Raw, soon};
@@ -148,6 +149,54 @@ async fn only_failures_of_the_seller_count() {
         assert_eq!(is_paused(&got), is_counted, "{name}: {got:?}");
         assert_eq!(proxy.payments.paused_hosts().len(), usize::from(is_counted), "{name}");
         assert!(!is_counted || seller.highest() == paid, "{name}");
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_counts_although_it_began_well() {
+    let market = Market::open().await;
+    let demand = Demand { contract: market.manager, receiver: Address([0x51; 20]), token: market.token };
+    let cut = Answer::new(StatusCode::OK, "").with_content(Content::Cut);
+    let seller = Mallory::spawn(takes_and(demand, PRICE, cut)).await;
+    let alice = Alice::with(&market, "").await;
+    let proxy = alice.start().await;
+    proxy.ready().await;
+    let (address, url) = (seller.address(), seller.url());
+    for _ in 0..3 {
+        let head = format!("GET {url}/goods HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let mut client = Raw::asking(proxy.address, head).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+        client.rest().await;
+    }
+    let got = ask(proxy.address, Request::get(format!("{url}/goods")).body(empty()).unwrap()).await;
+    expect_paused(&got);
+    proxy.stop().await;
+}
+
+/// The same total pays once, however often it is presented: a kept connection that the seller has closed is no failure.
+#[tokio::test]
+async fn a_payment_whose_connection_is_lost_is_presented_once_more_if_that_is_safe() {
+    let market = Market::open().await;
+    for (case, method, status, presented) in
+        [(0x61, Method::GET, StatusCode::OK, 2), (0x62, Method::POST, StatusCode::BAD_GATEWAY, 1)]
+    {
+        let demand = Demand { contract: market.manager, receiver: Address([case; 20]), token: market.token };
+        let totals = Arc::<Mutex<Vec<Amount>>>::default();
+        let seen = Arc::clone(&totals);
+        let seller = Mallory::spawn(once_paid(demand, PRICE, move |payment| {
+            let mut seen = seen.lock().unwrap();
+            seen.push(payment.total);
+            if seen.len() == 1 { Answer::CutBeforeHead } else { Answer::new(StatusCode::OK, "goods") }
+        }))
+        .await;
+        let alice = Alice::with(&market, "").await;
+        let proxy = alice.start().await;
+        proxy.ready().await;
+        let request = Request::builder().method(&method).uri(format!("{}/goods", seller.url()));
+        let got = ask(proxy.address, request.body(empty()).unwrap()).await;
+        assert_eq!(got.status, status, "{method}: {got:?}");
+        assert_eq!(*totals.lock().unwrap(), vec![Amount::from(PRICE); presented], "{method}");
         proxy.stop().await;
     }
 }
