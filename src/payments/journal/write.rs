@@ -135,6 +135,9 @@ impl Journal {
                     transaction
                         .prepare_cached("UPDATE authorization SET taken_until = ?2 WHERE nonce = ?1")?
                         .execute(params![hex::encode_prefixed(nonce), *until as i64])?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.take_held(&transaction, nonce)?;
+                    }
                 }
                 Record::AuthorizationUnneeded(nonce) => {
                     transaction
@@ -215,6 +218,7 @@ fn is_one_shot(record: &Record) -> bool {
         record,
         Record::Authorization(_)
             | Record::AuthorizationEnded(_)
+            | Record::AuthorizationTaken(..)
             | Record::AuthorizationUsed(..)
             | Record::AuthorizationServed(_)
             | Record::AuthorizationConfirmed(_)

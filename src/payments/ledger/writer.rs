@@ -86,6 +86,11 @@ struct OpenPayment {
     new: Amount,
 }
 
+/// Whether the seller took the payment.
+fn is_taken(state: LedgerState) -> bool {
+    matches!(state, LedgerState::Paid | LedgerState::PaidNotDelivered)
+}
+
 /// The columns of a row that are known before it has a place in the chain.
 fn blank(state: LedgerState, payment: u64) -> LedgerRow {
     LedgerRow {
@@ -250,6 +255,32 @@ impl LedgerWriter {
             && !queue.is_changing(payment)
         {
             ledger.unsent(connection, payment)?;
+        }
+        ledger.finish(connection, account.as_ref())
+    }
+
+    /// The seller took an authorization and withheld its response, within the transaction that records that.
+    pub(in crate::payments) fn take_held(
+        &mut self,
+        connection: &Connection,
+        nonce: &[u8; 32],
+    ) -> rusqlite::Result<()> {
+        if self.wallet.is_none() {
+            return Ok(());
+        }
+        self.open(connection)?;
+        // If the seller has stated it in a receipt, that waits.
+        self.write_changes(connection, nonce)?;
+        let account = self.account.clone();
+        let Some(ledger) = &mut self.opened else { return Ok(()) };
+        ledger.held.remove(nonce);
+        if let Some(last) = ledger.last_row(connection, Some(*nonce))?
+            && !is_taken(last.state)
+        {
+            let (at, state, previous) =
+                (unix_millis(), LedgerState::PaidNotDelivered, Some((last.state, last.counts)));
+            let (counts, adjusts) = (last.price, SignedAmount::default());
+            ledger.append(connection, LedgerRow { at, state, previous, counts, adjusts, ..last })?;
         }
         ledger.finish(connection, account.as_ref())
     }
@@ -639,7 +670,17 @@ impl OpenedLedger {
         event: &PaymentEvent,
         queue: &LedgerQueue,
     ) -> rusqlite::Result<()> {
-        let last = if event.is_joined { self.last_row(connection, event.nonce)? } else { None };
+        let has_row =
+            event.is_joined || (event.state != LedgerState::Held && !self.open.contains_key(&event.payment));
+        let last = if has_row { self.last_row(connection, event.nonce)? } else { None };
+        // The seller has stated it, and the journal has recorded that before its request ended.
+        let tells_less = match event.state {
+            LedgerState::PaidNotDelivered => event.receipt.is_empty(),
+            state => matches!(state, LedgerState::Refused | LedgerState::InDoubt | LedgerState::Unsent),
+        };
+        if tells_less && last.as_ref().is_some_and(|last| last.state == LedgerState::PaidNotDelivered) {
+            return Ok(());
+        }
         let joined = last.as_ref().map(|row| PaymentEvent { payment: row.payment, ..event.clone() });
         let event = joined.as_ref().unwrap_or(event);
         let before = self.open.get(&event.payment).copied().or_else(|| {
@@ -647,7 +688,7 @@ impl OpenedLedger {
         });
         let price = event.terms.price.amount;
         let is_void = matches!(event.state, LedgerState::Unsent | LedgerState::Expired);
-        let is_taken = matches!(event.state, LedgerState::Paid | LedgerState::PaidNotDelivered);
+        let is_taken = is_taken(event.state);
         let mut adjusts = SignedAmount::default();
         let (counts, new) = match (event.channel, account) {
             (Some((id, total)), Some(account)) => match before {

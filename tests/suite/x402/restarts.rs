@@ -164,3 +164,60 @@ async fn after_an_abort_at_any_effect_the_ledger_has_the_end_of_each_payment_tha
     }
     panic!("it always aborts");
 }
+
+/// The first answer is lost, and the seller does not keep it; or it fails with a receipt.
+#[tokio::test]
+async fn after_an_abort_at_any_effect_the_ledger_knows_what_the_journal_knows_as_taken() {
+    for has_receipt in [false, true] {
+        let mut recorded = 0;
+        for after in 1.. {
+            assert!(after < 100, "it always aborts");
+            let chain = Chain::default();
+            let seller = Mallory::spawn(move |presented| {
+                let Some(payment) = V2.payment(presented) else { return V2.offer("Payment required") };
+                match chain.settle(&payment) {
+                    true if has_receipt => V2.served().with_status(StatusCode::INTERNAL_SERVER_ERROR),
+                    true => Answer::new(StatusCode::BAD_GATEWAY, "lost"),
+                    false => V2.offer("invalid_exact_evm_nonce_already_used"),
+                }
+            })
+            .await;
+            let alice = Alice::without_chain(RULE);
+            let program = alice.serve(&[(tollpass::failpoint::VARIABLE, &after.to_string())]).await;
+            for number in 0..2 {
+                let url = format!("http://localhost:{}/goods/{number}", seller.address().port());
+                let request = Request::get(url).body(empty()).unwrap();
+                let asking = ask_or_leave(program.address, request, std::future::pending());
+                drop(tokio::time::timeout(PATIENCE, asking).await.expect("no answer"));
+            }
+            program.terminate();
+            let (status, log) = program.ended().await;
+            let (rows, taken) = (ledger::rows(&alice), taken(&alice));
+            for nonce in &taken {
+                let last = rows.iter().rfind(|row| row.nonce == nonce.trim_start_matches("0x")).unwrap();
+                assert_eq!(last.state, LedgerState::PaidNotDelivered, "{after}: {rows:?} {log}");
+                assert_eq!(last.receipt.is_empty(), !has_receipt, "{after}: {rows:?} {log}");
+            }
+            let paid = u64::try_from(taken.len()).unwrap() * PRICE;
+            assert_eq!(
+                ledger::sum(&rows).paid,
+                tollpass::protocol::Amount::from(paid).into(),
+                "{after}: {rows:?}"
+            );
+            if status.success() {
+                assert_eq!(last_states(&rows), [LedgerState::PaidNotDelivered; 2], "{rows:?}");
+                break;
+            }
+            recorded += taken.len();
+        }
+        assert!(recorded > 0, "no abort came after it was recorded");
+    }
+}
+
+/// The nonces of the authorizations that the journal knows as taken.
+fn taken(alice: &Alice) -> Vec<String> {
+    let journal = rusqlite::Connection::open(alice.state_dir().join("tollpass.db")).unwrap();
+    let mut select =
+        journal.prepare("SELECT nonce FROM authorization WHERE taken_until IS NOT NULL").unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
