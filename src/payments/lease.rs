@@ -151,6 +151,11 @@ impl Lease {
         Some(Undelivered { nonce, engine, is_awaited, left_at, loss, _mailbox: mailbox })
     }
 
+    /// Returns a payment in doubt, with what the response states about it.
+    pub fn doubted(mut self, statement: Option<String>) {
+        self.purchase.ledger.stated(Receipt::Unstated, statement);
+    }
+
     /// Returns a payment that the seller took without serving, with what its response states about it.
     pub fn taken(mut self, statement: Option<String>) {
         self.purchase.ledger.stated(Receipt::Stated, statement);

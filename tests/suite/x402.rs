@@ -257,8 +257,9 @@ async fn an_offer_is_paid_in_both_versions_without_a_chain() {
         let rows = ledger::rows(&alice);
         assert_eq!(last_states(&rows), [LedgerState::Paid; 2], "{rows:?}");
         assert_eq!(rows[0].price, PRICE.into());
-        let stated =
-            rows.iter().filter(|row| row.receipt == r#"{"transaction":"0x33","network":"eip155:31337"}"#);
+        let stated = rows
+            .iter()
+            .filter(|row| row.receipt == r#"{"success":true,"transaction":"0x33","network":"eip155:31337"}"#);
         assert!(
             stated.clone().count() == 2 && stated.clone().all(|row| row.state == LedgerState::Paid),
             "{rows:?}"

@@ -148,10 +148,7 @@ impl LedgerGuard {
             LedgerState::Unsent if sent.was_presented || self.is_joined() => LedgerState::InDoubt,
             state => state,
         };
-        let receipt = match state {
-            LedgerState::Paid | LedgerState::PaidNotDelivered => std::mem::take(&mut self.receipt),
-            _ => Cow::default(),
-        };
+        let receipt = std::mem::take(&mut self.receipt);
         match &self.held {
             Some(held) => {
                 self.queue.change(PaymentEvent { at: unix_millis(), state, receipt, ..held.clone() });

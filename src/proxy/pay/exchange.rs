@@ -923,7 +923,7 @@ where
                 if answer.status().is_server_error() {
                     self.undelivered().await;
                 }
-                drop(lease);
+                lease.doubted(statement);
             }
             Assessment::Paid(Receipt::Unstated) if self.is_unneeded() => {
                 self.delivered(answer.status());

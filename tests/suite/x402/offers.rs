@@ -159,6 +159,29 @@ async fn a_receipt_counts_at_any_status_and_reaches_no_one() {
     assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::Paid]);
 }
 
+/// The seller serves, and states that it was not paid: it may be nevertheless.
+#[tokio::test]
+async fn a_receipt_of_failure_leaves_the_payment_in_doubt_and_the_client_its_answer() {
+    let seller = Mallory::spawn(|presented| match V2.payment(presented) {
+        Some(_) => Answer::new(StatusCode::OK, "goods\n")
+            .header(&V2.receipt(), V2.stated(false, Some("insufficient_funds"))),
+        None => V2.offer("Payment required"),
+    })
+    .await;
+    let (alice, proxy) = alice("").await;
+    for _ in 0..2 {
+        let got = get(&proxy, &seller).await;
+        assert_eq!((got.status, got.text()), (StatusCode::OK, "goods\n"), "{got:?}");
+    }
+    proxy.stop().await;
+    assert_eq!(nonces(V2, &seller).len(), 1, "the same payment is presented again");
+    let rows = ledger::rows(&alice);
+    assert_eq!(last_states(&rows), [LedgerState::InDoubt], "{rows:?}");
+    let receipt = r#"{"success":false,"errorReason":"insufficient_funds","transaction":"0x33","network":"eip155:31337"}"#;
+    assert_eq!(rows.last().unwrap().receipt, receipt, "{rows:?}");
+    assert_eq!(ledger::sum(&rows).in_doubt, tollpass::protocol::Amount::from(PRICE).into(), "{rows:?}");
+}
+
 /// A second token, worth twice as much, on another network.
 const SECOND: &str = "[[asset]]\nsymbol = \"BIG\"\nnetwork = \"eip155:31338\"\n\
     token = \"0x70ab1e0000000000000000000000000000004021\"\ndecimals = 6\nusd = \"2\"\n\

@@ -159,7 +159,9 @@ impl Scheme for Exact {
             (status, _) if status.is_server_error() => Assessment::Unclear,
             // A seller settles what it serves: whether it served is not known without a receipt.
             (status, _) if status.is_client_error() || status.is_redirection() => Assessment::InDoubt,
-            _ => Assessment::Paid(Receipt::Unstated),
+            // Served although the settlement failed: as above.
+            (_, Some(_)) => Assessment::InDoubt,
+            (_, None) => Assessment::Paid(Receipt::Unstated),
         }
     }
 }

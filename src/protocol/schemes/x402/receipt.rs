@@ -22,7 +22,12 @@ pub(super) struct SettlementReceipt {
 
 /// What is kept of a receipt.
 #[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct KeptReceipt {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_reason: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,9 +60,11 @@ pub(super) fn statement(headers: &HeaderMap, with_signed: bool) -> Option<String
         let text = member.map(|member| member.as_str().map_or_else(|| member.to_string(), str::to_owned));
         text.map(|text| Value::String(safe_text(&text, LONGEST_MEMBER)))
     };
-    let KeptReceipt { transaction, network, amount, payer, .. } = statement;
-    let [transaction, network, amount, payer] = [transaction, network, amount, payer].map(cut);
-    serde_json::to_string(&KeptReceipt { transaction, network, amount, payer, extensions: None }).ok()
+    let KeptReceipt { success, error_reason, transaction, network, amount, payer, .. } = statement;
+    let members = [error_reason, transaction, network, amount, payer];
+    let [error_reason, transaction, network, amount, payer] = members.map(cut);
+    let cut = KeptReceipt { success, error_reason, transaction, network, amount, payer, extensions: None };
+    serde_json::to_string(&cut).ok()
 }
 
 fn json(headers: &HeaderMap) -> Option<Vec<u8>> {
@@ -79,18 +86,23 @@ mod tests {
             r#""extensions":{"offer-receipt":{"info":{"receipt":{"format":"jws","signature":"e30."}}}}"#;
         let known = r#""transaction":"0x33","network":"eip155:8453","amount":"7""#;
         for (receipt, with_signed, kept) in [
-            (format!(r#"{{"success":true,{known}}}"#), true, Some(format!("{{{known}}}"))),
-            (format!(r#"{{"success":true,{known},{signed}}}"#), true, Some(format!("{{{known},{signed}}}"))),
-            (format!(r#"{{"success":true,{known},{signed}}}"#), false, Some(format!("{{{known}}}"))),
+            (format!(r#"{{"success":true,{known}}}"#), true, Some(format!(r#"{{"success":true,{known}}}"#))),
+            (
+                format!(r#"{{{known},"success":false,"errorReason":"no","errorMessage":"words"}}"#),
+                true,
+                Some(format!(r#"{{"success":false,"errorReason":"no",{known}}}"#)),
+            ),
+            (format!(r#"{{{known},{signed}}}"#), true, Some(format!("{{{known},{signed}}}"))),
+            (format!(r#"{{{known},{signed}}}"#), false, Some(format!("{{{known}}}"))),
             (
                 r#"{"transaction":"\u001b[2J\u202e"}"#.to_owned(),
                 true,
                 Some(r#"{"transaction":"\u001b[2J?"}"#.to_owned()),
             ),
             (
-                format!(r#"{{"transaction":"{long}","payer":[7],{signed}}}"#),
+                format!(r#"{{"success":false,"errorReason":"{long}","payer":[7],{signed}}}"#),
                 true,
-                Some(format!(r#"{{"transaction":"{}","payer":"[7]"}}"#, &long[..100])),
+                Some(format!(r#"{{"success":false,"errorReason":"{}","payer":"[7]"}}"#, &long[..100])),
             ),
             ("{}".to_owned(), true, Some("{}".to_owned())),
             ("[1".to_owned(), true, None),
