@@ -92,7 +92,7 @@ pub(super) struct Exchange<S> {
     is_timed: bool,
     /// Whether requests without a payment ask for data instead of a page.
     pub(super) asks_as_program: bool,
-    /// Whether they ask for a response without a content coding.
+    /// Whether all requests ask for a response without a content coding: offers in another could not be read.
     pub(super) asks_for_identity: bool,
     /// The headers that prove to the seller who pays, for one request without a payment.
     pub(super) proof: Option<HeaderMap>,
@@ -307,6 +307,8 @@ where
                 if offers == Err(Refusal::UnknownScheme)
                     && let Some(coding) = headers::content_coding(&head.headers)
                 {
+                    // A payment is presented again, so that what the seller says of it can be read.
+                    self.asks_for_identity = true;
                     offers = Err(Refusal::Compressed { coding: safe_text(coding, LONGEST_CODING).into() });
                 }
                 (head, Body::with_trailers(body, trailers))
@@ -338,8 +340,14 @@ where
         }
     }
 
+    fn ask_for_identity(&self, headers: &mut HeaderMap) {
+        if self.asks_for_identity {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+    }
+
     /// Starts the deadline `limits.pay_timeout` of the client's request, which includes its upload and all payments.
-    fn start_clock(&mut self) {
+    pub(super) fn start_clock(&mut self) {
         if !std::mem::replace(&mut self.is_timed, true) {
             self.deadline = Instant::now() + self.settings().pay_timeout();
         }
@@ -593,7 +601,7 @@ where
         // Only now, so that the future does not hold the head.
         let mut head = self.head.clone();
         head.extensions = extensions;
-        if !is_first {
+        if !is_first && !self.is_body_deferred() {
             head.headers.remove(header::EXPECT);
         }
         if let Some(proof) = &self.proof {
@@ -602,9 +610,7 @@ where
         if self.asks_as_program {
             head.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         }
-        if self.asks_for_identity {
-            head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        }
+        self.ask_for_identity(&mut head.headers);
         self.inner.call(Request::from_parts(head, body)).await
     }
 
@@ -846,6 +852,7 @@ where
         if !self.is_body_deferred() {
             request.headers_mut().remove(header::EXPECT);
         }
+        self.ask_for_identity(request.headers_mut());
         lease.attach(request.headers_mut());
         let extensions = request.extensions_mut();
         extensions.insert(CarriesPayment);

@@ -378,12 +378,15 @@ where
         }
     };
     strip::answer_cookies(answer.headers_mut());
+    let mut page = None;
+    if schemes::may_ask(answer.status(), answer.headers()) {
+        (answer, page) = Box::pin(exchange.ask_for_offers(answer)).await;
+    }
     if !schemes::may_ask(answer.status(), answer.headers()) {
         let answer = embedded::watch(&exchange.request, &exchange.head, answer);
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.finish(strip::answer(answer)));
     }
-    let (answer, page) = Box::pin(exchange.ask_for_offers(answer)).await;
     let answer = Box::pin(buy_offer(exchange, answer)).await?;
     Ok(match page {
         Some(page) => page::in_place_of(answer, page),

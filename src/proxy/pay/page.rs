@@ -9,6 +9,7 @@ use super::strip;
 use crate::protocol::{Answer, Refusal, schemes};
 use crate::proxy::handling::Handling;
 use crate::proxy::message::headers;
+use crate::proxy::replay::{Held, hold};
 use crate::proxy::request_service::RequestService;
 use crate::proxy::{Body, ForwardError, error_response};
 
@@ -23,10 +24,17 @@ where
         &mut self,
         answer: Response<Body>,
     ) -> (Response<Body>, Option<Response<Body>>) {
-        let is_page = self.accepts_html() && schemes::may_hide_offers(answer.status(), answer.headers());
-        if self.head.method != Method::GET || !(is_page || may_compress_offers(&answer)) {
+        let method = &self.head.method;
+        let is_page = method == Method::GET
+            && self.accepts_html()
+            && schemes::may_hide_offers(answer.status(), answer.headers());
+        if !is_page && (method == Method::HEAD || !may_compress_offers(&answer)) {
             return (answer, None);
         }
+        let answer = match self.before_repeat(answer).await {
+            Ok(answer) => answer,
+            Err(answer) => return (answer, None),
+        };
         // The offers in place of a page may be compressed, too.
         (self.asks_as_program, self.asks_for_identity) = (is_page, true);
         let by = Instant::now() + self.settings().limits.offer_timeout;
@@ -35,10 +43,33 @@ where
                 strip::answer_cookies(offers.headers_mut());
                 (offers, Some(answer))
             }
+            // The seller has performed the request.
+            Ok(Ok(mut served)) if served.status().is_success() && !self.head.method.is_safe() => {
+                strip::answer_cookies(served.headers_mut());
+                (served, None)
+            }
             _ => {
                 (self.asks_as_program, self.asks_for_identity) = (false, false);
                 (answer, None)
             }
+        }
+    }
+
+    /// The same response, if the request can be sent again. Its upload may be under way, and ends with that: what the response
+    /// has left would be cut.
+    async fn before_repeat(&mut self, answer: Response<Body>) -> Result<Response<Body>, Response<Body>> {
+        if self.head.method == Method::GET {
+            return Ok(answer);
+        }
+        self.start_clock();
+        let limits = &self.settings().limits;
+        let (head, body) = answer.into_parts();
+        match hold(body, limits.max_402_body, limits.offer_timeout).await {
+            Held::Whole { bytes, trailers } => {
+                let answer = Response::from_parts(head, Body::with_trailers(bytes, trailers));
+                if self.whole().await.is_ok() { Ok(answer) } else { Err(answer) }
+            }
+            Held::Past(body, _) => Err(Response::from_parts(head, body)),
         }
     }
 
