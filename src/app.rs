@@ -72,7 +72,7 @@ use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
 use crate::proxy::pay::dry_run::DryRun;
 use crate::proxy::pay::inspect::InspectSettings;
-pub use crate::proxy::pay::inspect::{Inspection, Preview};
+pub use crate::proxy::pay::inspect::{InspectedSignIn, Inspection, Preview};
 use crate::proxy::pay::refused::REFUSED_REQUESTS;
 use crate::proxy::pay::webhook::Approver;
 use crate::proxy::request_counts::RequestCounts;
@@ -643,6 +643,10 @@ pub async fn inspect(
         assets: &config.assets,
         limits: &config.limits,
         has_wallet: config.wallet.is_some(),
+        address: config.wallet.as_ref().and_then(|wallet| match &wallet.source {
+            KeySource::Signer(signer) => Some(signer.address),
+            KeySource::Keystore(_) | KeySource::KeyFile(_) => None,
+        }),
         contract: config.chain.as_ref().map(|chain| chain.channel_manager),
     };
     Ok(pay::inspect::inspect(forward, method, url, settings).await)

@@ -7,7 +7,7 @@ use http::{Method, Uri};
 use super::config_args::ConfigArgs;
 use super::output::print;
 use crate::app;
-use crate::app::{Inspection, Preview};
+use crate::app::{InspectedSignIn, Inspection, Preview};
 
 /// What `tollpass inspect --help` shows below the options.
 const AFTER_HELP: &str = "\
@@ -50,7 +50,8 @@ pub async fn run(args: InspectArgs) -> anyhow::Result<()> {
 }
 
 fn lines(inspection: &Inspection) -> String {
-    let Inspection { method, url, status, reason: _, details, offers, chosen, unsupported } = inspection;
+    let Inspection { method, url, status, reason: _, details, offers, chosen, unsupported, sign_in } =
+        inspection;
     let mut text = format!("{method} {url}: {status}\n");
     if let Some(details) = details {
         text += &format!("{details}\n");
@@ -68,6 +69,10 @@ fn lines(inspection: &Inspection) -> String {
     }
     for offer in unsupported {
         text += &format!("{offer}: cannot pay\n");
+    }
+    if let Some(InspectedSignIn { network, address }) = sign_in {
+        let address = address.map_or_else(|| "the address of the wallet".to_owned(), |at| at.to_string());
+        text += &format!("no offers: would sign in, and pay nothing: shows {address} on {network}\n");
     }
     text
 }

@@ -1,8 +1,9 @@
 //! What a seller offers for a request, and what the rules would do, without paying.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{Method, Request, Uri, header};
+use http::{HeaderMap, Method, Request, Uri, header};
 use serde::Serialize;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
@@ -34,6 +35,8 @@ pub struct InspectSettings<'a> {
     pub limits: &'a Limits,
     /// Whether there is a wallet.
     pub has_wallet: bool,
+    /// Its address, if the configuration has that.
+    pub address: Option<Address>,
     /// The channel contract, if there is a chain.
     pub contract: Option<Address>,
 }
@@ -57,6 +60,17 @@ pub struct Inspection {
     pub chosen: Option<usize>,
     /// Its offers that tollpass cannot pay, and why.
     pub unsupported: Vec<String>,
+    /// How the proxy would sign in, if the seller has no offers and wants only to know who is there.
+    pub sign_in: Option<InspectedSignIn>,
+}
+
+/// How the proxy would sign in.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectedSignIn {
+    /// The network.
+    pub network: String,
+    /// The address that it would show to the seller; unknown if only the key tells it.
+    pub address: Option<Address>,
 }
 
 /// One offer, and what the proxy would do with it.
@@ -120,6 +134,7 @@ where
         offers: Vec::new(),
         chosen: None,
         unsupported: Vec::new(),
+        sign_in: None,
     };
     if !schemes::may_ask(head.status, &head.headers) {
         inspection.details = Some("the response asks for no payment".to_owned());
@@ -135,12 +150,20 @@ where
     };
     let answer = Answer { status: head.status, headers: &head.headers, body: body.as_deref() };
     inspection.unsupported = schemes::unsupported(&answer);
+    let peer = head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
     match schemes::read(&answer) {
         Ok(offers) => {
-            let peer = head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
             let judge = |offer: &Offer| settings.judge(url, peer, offer);
             inspection.offers = offers.iter().map(|offer| settings.describe(offer, judge(offer))).collect();
             inspection.chosen = settings.choose(url, &offers, &inspection.offers);
+        }
+        Err(Refusal::UnsupportedOffers { offers })
+            if offers.is_empty()
+                && let Some(sign_in) = settings.sign_in(&head.headers, url, peer) =>
+        {
+            // A body that could not be held has no part in it.
+            (inspection.reason, inspection.details) = (None, None);
+            inspection.sign_in = Some(sign_in);
         }
         Err(refusal) if inspection.reason.is_none() => inspection.is_refused(&refusal),
         Err(_) => {}
@@ -155,13 +178,11 @@ impl Inspection {
 }
 
 impl InspectSettings<'_> {
-    /// What the proxy would do, and why or on which condition.
-    fn judge(
-        &self,
-        url: &Uri,
-        peer: Option<std::net::IpAddr>,
-        offer: &Offer,
-    ) -> Result<(Preview, Option<String>), Refusal> {
+    /// What the rule permits for a seller at `peer`.
+    ///
+    /// # Errors
+    /// It is not paid, whatever it offers.
+    fn limit(&self, url: &Uri, peer: Option<IpAddr>) -> Result<SpendLimit, Refusal> {
         let (host, port) = target::host_and_port(url);
         let host = without_brackets(host);
         let shown = || url.authority().map(ToString::to_string).unwrap_or_default();
@@ -182,7 +203,7 @@ impl InspectSettings<'_> {
         if plain_http::is_limited(url, allow_plain_http) {
             plain_http::check(url, peer)?;
         }
-        let limit = SpendLimit {
+        Ok(SpendLimit {
             host: host_name(host),
             max_price: max_price.clone(),
             receivers: receivers.clone(),
@@ -190,7 +211,28 @@ impl InspectSettings<'_> {
             hooks: hooks.clone(),
             budgets: self.policy.budgets(host, budgets, &[]),
             origin: Default::default(),
-        };
+        })
+    }
+
+    /// How the proxy would sign in to a seller whose 402 has no offers; `None` if it would not.
+    fn sign_in(&self, headers: &HeaderMap, url: &Uri, peer: Option<IpAddr>) -> Option<InspectedSignIn> {
+        let limit = self.limit(url, peer).ok()?;
+        if limit.hooks.payment_requested.action == Requested::Abort {
+            return None;
+        }
+        let challenge = schemes::sign_in_alone(headers, url, &limit)?;
+        Some(InspectedSignIn { network: challenge.network().to_owned(), address: self.address })
+    }
+
+    /// What the proxy would do, and why or on which condition.
+    fn judge(
+        &self,
+        url: &Uri,
+        peer: Option<IpAddr>,
+        offer: &Offer,
+    ) -> Result<(Preview, Option<String>), Refusal> {
+        let limit = self.limit(url, peer)?;
+        let (max_price, hooks) = (&limit.max_price, &limit.hooks);
         let terms = offer.terms();
         limit.check(&terms, || None)?;
         offer.check_token(limit.max_price.known(&terms.price.asset))?;

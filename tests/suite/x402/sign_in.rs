@@ -153,12 +153,44 @@ async fn a_seller_without_offers_is_shown_who_pays_if_the_rule_allows_its_networ
         proxy.stop().await;
         assert_eq!(seller.presented().len(), 1 + usize::from(is_shown), "{limit:?} {domain:?}");
         assert!(ledger::rows(&alice).is_empty());
+        // It does not ask the hook about the response.
+        if !limit.contains("http_response") {
+            let shown = inspected(&alice, &seller, &["--json"]).await;
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            let expected = is_shown.then(|| json!({"network": "eip155:31337", "address": null}));
+            assert_eq!(shown["sign_in"], expected.unwrap_or_default(), "{limit:?} {domain:?}");
+            assert_eq!(shown["reason"].is_null(), is_shown, "{limit:?} {domain:?}: {shown}");
+        }
     }
     let seller = Mallory::spawn(move |presented| asks_alone(presented, None)).await;
     let (_alice, proxy) = alice("").await;
     let got = get(&proxy, &seller).await;
     assert_eq!((got.status, seller.presented().len()), (StatusCode::PAYMENT_REQUIRED, 2), "{got:?}");
     proxy.stop().await;
+}
+
+/// What `tollpass inspect` writes about the seller.
+async fn inspected(alice: &Alice, seller: &Mallory, more: &[&str]) -> String {
+    let url = format!("http://localhost:{}/goods", seller.address().port());
+    let config = alice.config_path();
+    let arguments = ["inspect", "--config", crate::program::text(&config), &url];
+    let ran = crate::program::run(&[&arguments, more].concat()).await;
+    assert!(ran.errors.is_empty(), "{ran:?}");
+    ran.out
+}
+
+#[tokio::test]
+async fn inspect_says_which_address_a_seller_without_offers_is_shown() {
+    let seller = Mallory::spawn(|presented| asks_with(presented, &json!([]), None)).await;
+    let mut alice = Alice::without_chain(RULE);
+    let shown = inspected(&alice, &seller, &[]).await;
+    let line = "no offers: would sign in, and pay nothing: shows the address of the wallet on eip155:31337\n";
+    assert!(shown.ends_with(line), "{shown}");
+    let notary = Notary::new();
+    notary.serves(&mut alice, "");
+    let shown = inspected(&alice, &seller, &[]).await;
+    assert!(shown.contains(&format!("shows {} on eip155:31337\n", alice.address)), "{shown}");
+    assert!(notary.asked(MESSAGES).is_empty());
 }
 
 #[tokio::test]

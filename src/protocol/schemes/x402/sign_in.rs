@@ -128,6 +128,12 @@ impl SignIn {
         Offered::read(headers)?.without_offers()?.challenge(url, allowed)
     }
 
+    /// The network on which the payer shows its address.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.chain
+    }
+
     /// What the payer signs.
     pub fn signing_request(&self, payer: Address) -> SigningRequest {
         let message = self.message(payer);
