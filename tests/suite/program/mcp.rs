@@ -2,15 +2,18 @@
 
 use std::process::Stdio;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
+use tollpass::admin;
 
 use super::{run, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE};
 use crate::support::payer::{Alice, Program, program};
-use crate::support::raw::soon;
+use crate::support::ports::ReservedPort;
+use crate::support::raw::{RawOrigin, soon};
 
 /// A conversation with the program.
 struct Conversation {
@@ -54,12 +57,17 @@ impl Conversation {
         }
     }
 
-    /// Whether the call failed, and its texts.
-    async fn call(&mut self, tool: &str, arguments: Value) -> (bool, Vec<String>) {
+    /// Whether the call failed, and its content.
+    async fn content(&mut self, tool: &str, arguments: Value) -> (bool, Vec<Value>) {
         let answer = self.ask("tools/call", json!({ "name": tool, "arguments": arguments })).await;
         let content = answer["result"]["content"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        let texts = content.iter().map(|block| block["text"].as_str().unwrap().to_owned()).collect();
-        (answer["result"]["isError"] == true, texts)
+        (answer["result"]["isError"] == true, content.clone())
+    }
+
+    /// The same if all of it is text.
+    async fn call(&mut self, tool: &str, arguments: Value) -> (bool, Vec<String>) {
+        let (is_error, content) = self.content(tool, arguments).await;
+        (is_error, content.iter().map(|block| block["text"].as_str().unwrap().to_owned()).collect())
     }
 
     /// What a call says of a response, and its content.
@@ -126,7 +134,16 @@ async fn an_agent_pays_within_its_budget_and_reaches_nothing_private() {
         let (about, _) = agent.fetch(private).await;
         let reason = about["not_paid_because"].as_str().unwrap_or_default();
         assert!(about["status"] == 403 && reason.contains("address-not-allowed"), "{private}: {about}");
+        // Without an offer, it would look free.
+        let (is_error, told) = agent.call("inspect", json!({ "url": private })).await;
+        assert!(is_error && told[0].contains("address-not-allowed"), "{private}: {told:?}");
     }
+    let closed = ReservedPort::new();
+    let unreachable = format!("http://{}/", closed.address());
+    let (is_error, told) = agent.call("inspect", json!({ "url": unreachable })).await;
+    assert!(is_error && told[0].contains("connection-refused"), "{told:?}");
+    let (is_error, told) = agent.call("inspect", json!({ "url": url.replace("/paid", "/free") })).await;
+    assert_eq!((is_error, &*told[0]), (false, r#"{"offers":[],"status":200}"#));
     // Nor a page of the proxy itself.
     for own in ["http://tollpass.local/", "http://tollpass.local/ready"] {
         let (about, _) = agent.fetch(own).await;
@@ -150,6 +167,82 @@ async fn an_agent_pays_within_its_budget_and_reaches_nothing_private() {
     let ran = run(&["mcp", "--config", text(&alice.config_path()), "--budget", &budget]).await;
     assert_eq!((ran.code, &*ran.out), (1, ""), "{ran:?}");
     ran.expect_failure(&["no proxy is running"]);
+}
+
+#[tokio::test]
+async fn what_may_be_paid_for_is_returned_whatever_it_is_and_however_it_ends() {
+    let (_fair, alice, serving) = scene().await;
+    let origin = RawOrigin::start().await;
+    let url = format!("http://{}/x", origin.address);
+    let mut agent = Conversation::begin(&alice, &["--budget", "1", "--timeout", "3s"]).await;
+    let latin = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Length: 4\r\n\
+              Connection: close\r\n\r\ncaf\xe9";
+    let respond = async |bytes: &[u8]| {
+        let mut far = origin.accept().await;
+        far.request().await.unwrap();
+        far.send(bytes).await;
+        far
+    };
+    let ((is_error, content), _far) =
+        tokio::join!(agent.content("fetch", json!({ "url": url })), respond(latin));
+    let kind = "text/plain; charset=iso-8859-1";
+    let blob = json!({ "uri": url, "mimeType": kind, "blob": BASE64_STANDARD.encode(b"caf\xe9") });
+    assert_eq!((is_error, &content[1]["type"], &content[1]["resource"]), (false, &json!("resource"), &blob));
+
+    // It breaks off.
+    let (about, content) = {
+        let breaks_off = async { drop(respond(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await) };
+        tokio::join!(agent.fetch(&url), breaks_off).0
+    };
+    let why = about["cut_because"].as_str().unwrap();
+    assert!(about["is_cut"] == true && why.contains("broke off") && content == "abc", "{about}: {content}");
+
+    // It goes on after the time of the call.
+    let endless = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+    let ((about, content), mut far) = tokio::join!(agent.fetch(&url), respond(endless));
+    let why = about["cut_because"].as_str().unwrap();
+    assert!(about["is_cut"] == true && why.contains("--timeout"), "{about}");
+    assert_eq!(content, "data: 1\n\n");
+    far.rest().await;
+    // There is no response in time.
+    let ((is_error, told), mut far) = tokio::join!(agent.call("fetch", json!({ "url": url })), respond(b""));
+    assert!(is_error && told[0].contains("--timeout") && told[0].contains("`spending`"), "{told:?}");
+    far.rest().await;
+    agent.end().await;
+    serving.kill().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_or_late_asks_nobody_any_more() {
+    let fair = Fair::open().await;
+    let rest = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\nallow_plain_http = true\nask_above = 0\n\
+                [upstream]\nallow = [\"127.0.0.1\"]\n";
+    let alice = Alice::ruled(&fair.market, rest).await;
+    let serving = alice.serve(&[]).await;
+    let socket = admin::socket(&alice.state_dir());
+    let await_pending = async |count: usize| {
+        let waiting = async { while admin::pending(&socket).await.unwrap().unwrap().len() != count {} };
+        soon("another number of pending payments", waiting).await;
+    };
+    let fetch = json!({ "name": "fetch", "arguments": { "url": format!("{}/paid", fair.origin.url()) } });
+    let mut agent = Conversation::begin(&alice, &["--budget", "10000"]).await;
+    let call = json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": fetch });
+    agent.send(call).await;
+    await_pending(1).await;
+    let cancelled = json!({ "requestId": "a", "reason": "the user has left" });
+    agent.send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled })).await;
+    await_pending(0).await;
+    let (is_error, _) = agent.call("spending", json!({})).await;
+    assert!(!is_error, "the conversation goes on");
+    agent.end().await;
+
+    let mut agent = Conversation::begin(&alice, &["--budget", "10000", "--timeout", "2s"]).await;
+    let (answer, ()) = tokio::join!(agent.ask("tools/call", fetch), await_pending(1));
+    assert!(answer["result"]["isError"] == true, "{answer}");
+    await_pending(0).await;
+    assert_eq!(fair.origin.payments(), 0);
+    agent.end().await;
+    serving.kill().await;
 }
 
 /// Set `MCP_PYTHON` to a Python that has the package `mcp`.
