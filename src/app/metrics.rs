@@ -197,8 +197,10 @@ fn of_spending(report: &SpendingReport, names: &AssetNames<'_>, hosts: &mut Host
     let others = report.other_assets.iter();
     let others =
         others.map(|other| (AssetId::token(&other.network, &other.token), &other.payees, other.others));
+    // The token of channels may also have been paid without a channel.
+    let mut by_asset: BTreeMap<AssetId, BTreeMap<String, Spending>> = BTreeMap::new();
     for (asset, payees, rest) in std::iter::once(of_channels).chain(others) {
-        let mut by_host: BTreeMap<String, Spending> = BTreeMap::new();
+        let by_host = by_asset.entry(names.token(&asset)).or_default();
         let mut add = |host: Option<String>, spent: &Spending| {
             let sum = by_host.entry(host.unwrap_or_else(|| OTHER.to_owned())).or_default();
             *sum = sum.plus(spent);
@@ -207,6 +209,8 @@ fn of_spending(report: &SpendingReport, names: &AssetNames<'_>, hosts: &mut Host
         if rest != Spending::default() {
             add(None, &rest);
         }
+    }
+    for (asset, by_host) in by_asset {
         for (host, Spending { paid, unclear: doubt, .. }) in by_host {
             let labels = |unit: Option<(&'static str, String)>| {
                 names.labels(&asset).into_iter().chain(unit).chain([("host", host.clone())])
@@ -228,6 +232,7 @@ fn of_holds(holds: &[ListedHold], names: &AssetNames<'_>) -> [Family; 2] {
             (Some(network), Some(token)) => AssetId::token(network, token),
             _ => AssetId::ChannelToken,
         };
+        let asset = names.token(&asset);
         let amount = names.number(&asset, hold.amount);
         let sum = sums.entry((hold.reason.name(), asset)).or_default();
         *sum = (sum.0 + 1, sum.1 + amount);
@@ -459,8 +464,9 @@ fn write(mut metric: MetricEncoder<'_>, kind: MetricType, value: &Sample) -> fmt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payments::{PayeeSpending, Tally};
+    use crate::payments::{AssetSpending, PayeeSpending, Tally};
     use crate::protocol::Address;
+    use crate::protocol::engine::HoldReason;
 
     fn spent(amount: u64) -> Spending {
         Spending { paid: Tally { requests: 1, amount: amount.into() }, ..Spending::default() }
@@ -502,6 +508,49 @@ mod tests {
         report.payees[0].host = OTHER.to_owned();
         let all = paid(&report, &mut HostLabels::new(1_000_000));
         assert_eq!((all.len(), all[OTHER]), (10_000, 6.0), "a host of that name is among the others");
+    }
+
+    #[test]
+    fn the_token_of_channels_has_one_sample_however_it_was_paid() {
+        let [contract, token, payer] = [Address::default(); 3];
+        let account = Account { chain_id: 1, contract, token, payer };
+        let names = AssetNames { assets: &[], account: Some(account) };
+        let payees =
+            |amount| vec![PayeeSpending { host: "a".to_owned(), receiver: payer, spent: spent(amount) }];
+        let (network, token) = ("eip155:1".to_owned(), token.to_string());
+        let other = AssetSpending {
+            network: network.clone(),
+            token: token.clone(),
+            payees: payees(20),
+            ..AssetSpending::default()
+        };
+        let report =
+            SpendingReport { payees: payees(1), other_assets: vec![other], ..SpendingReport::default() };
+        let hold = |asset: Option<(&str, &str)>| ListedHold {
+            reason: HoldReason::InDoubt,
+            amount: 5.into(),
+            network: asset.map(|(network, _)| network.to_owned()),
+            token: asset.map(|(_, token)| token.to_owned()),
+            payee: payer,
+            channel: None,
+            host: None,
+            budgets: Vec::new(),
+            age_s: 0,
+            free_in_s: None,
+            until: String::new(),
+        };
+        let holds = [hold(None), hold(Some((&network, &token)))];
+        let families = of_spending(&report, &names, &mut HostLabels::new(10));
+        for (family, expected) in
+            families.into_iter().chain(of_holds(&holds, &names)).zip([2.0, 21.0, 0.0, 0.0, 2.0, 10.0])
+        {
+            let values = family.samples.iter().map(|(_, value)| match value {
+                Sample::Whole(value) => *value as f64,
+                Sample::Number(value) => *value,
+                Sample::Histogram(_) => panic!("{}", family.name),
+            });
+            assert_eq!(values.collect::<Vec<_>>(), [expected], "{}", family.name);
+        }
     }
 
     #[test]
