@@ -31,7 +31,8 @@ Asks the proxy at `listen` of the configuration for /health or, with --ready, /r
 proxy is ready if it can pay what its [[pay]] entries promise: the key is unlocked,
 nothing is frozen, the journal can be written and, if an entry can pay from channels,
 the node of [chain] responds. It prints the reasons, which are also the response to
-http://ADDRESS/ready. The balance of the wallet is not part of it.
+http://ADDRESS/ready. Unless an entry can pay from channels, it is also not ready while the
+nodes of [[network]] show that the wallet has none of the tokens that entries allow.
 
 The exit code is 0 if it is healthy or ready, else 1. With tls_cert, the proxy must show
 that certificate.";

@@ -10,6 +10,7 @@ use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
 
 use super::page;
 use crate::mutex::lock;
@@ -23,6 +24,8 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 const FUNDED_FOR: Duration = Duration::from_secs(60);
 /// How long it is believed that it has none.
 const UNFUNDED_FOR: Duration = Duration::from_secs(2);
+/// How long a probe waits for the first answer about the wallet's funds.
+const FIRST_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whether the proxy can pay what its rules promise. Clones share what they have found.
 #[derive(Clone, Debug, Default)]
@@ -115,27 +118,32 @@ impl Readiness {
         lasting.into_iter().chain(temporary).chain(unfunded).chain(stopping).collect()
     }
 
-    /// Asks the nodes whether the wallet has funds, unless that was done a short time ago. Waits for no answer, which may take
-    /// longer than a probe: the next one tells it.
-    fn ask_for_funds(&self) {
+    /// Asks the nodes whether the wallet has funds, unless that was done a short time ago. Waits for the first answer, though
+    /// not for long, as an empty wallet would look ready without it. A later one may take longer than a probe: the next probe
+    /// tells it.
+    async fn ask_for_funds(&self) {
         let Some(source) = lock(&self.0.promises).funds.clone() else { return };
-        let promise = {
+        let (promise, is_first) = {
             let mut known = lock(&self.0.funds);
             let kept = if known.are_lacking { UNFUNDED_FOR } else { FUNDED_FOR };
             if known.asked.is_some_and(|asked| asked.elapsed() < kept) {
                 return;
             }
-            known.asked = Some(Instant::now());
-            known.promise
+            let is_first = known.asked.replace(Instant::now()).is_none();
+            (known.promise, is_first)
         };
         let this = self.clone();
-        tokio::spawn(async move {
+        let asking = tokio::spawn(async move {
             let are_lacking = source.are_lacking().await;
             let mut known = lock(&this.0.funds);
             if known.promise == promise {
                 known.are_lacking = are_lacking;
             }
         });
+        if is_first {
+            // Without an answer, nothing is known to be in the way.
+            let _ = timeout(FIRST_WITHIN, asking).await;
+        }
     }
 
     /// What is in the way.
@@ -153,8 +161,12 @@ impl Readiness {
             if let Some(promised) = promised {
                 promised.payments.check_disk().await;
             }
-            this.ask_for_funds();
-            let obstacles = this.known();
+            let mut obstacles = this.known();
+            // Without the key it is not known whose funds these are.
+            if !obstacles.contains(&Obstacle::Locked) {
+                this.ask_for_funds().await;
+                obstacles = this.known();
+            }
             *known = Some(KnownObstacles { at: Instant::now(), obstacles: obstacles.clone() });
             obstacles
         });
