@@ -41,7 +41,14 @@ pub struct ApproveArgs {
     #[arg(long)]
     pub always: bool,
     /// How long --always lasts, at most 366 days
-    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = lasting, requires = "always")]
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        default_value = "30d",
+        value_parser = lasting,
+        allow_hyphen_values = true,
+        requires = "always"
+    )]
     pub lasts: Duration,
 }
 

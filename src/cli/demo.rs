@@ -66,7 +66,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub sell: Option<PathBuf>,
     /// Time between blocks, such as 2s; if omitted, each transaction gets a block at once
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = duration, allow_hyphen_values = true)]
     pub block_time: Option<Duration>,
     /// Also give play money to this address, of your own `tollpass init`; repeatable
     #[arg(long, value_name = "ADDRESS")]

@@ -50,7 +50,7 @@ pub struct LedgerArgs {
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
     /// Only rows since then: a duration such as 7d, a date, or a time such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    #[arg(long, value_name = "TIME", value_parser = since, allow_hyphen_values = true)]
     pub since: Option<SystemTime>,
     /// Only requests to this host, or to hosts that match a pattern such as *.example.com
     #[arg(long, value_name = "HOST")]

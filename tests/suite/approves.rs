@@ -379,6 +379,8 @@ async fn an_approval_in_advance_covers_later_payments_until_it_is_revoked_and_su
     let id = desk.next().await.id.to_string();
     desk.command(&["approve", &id, "--for", "1h"]).await.expect_failure(&["--always"]);
     desk.command(&["approve", &id, "--always", "--for", "367d"]).await.expect_failure(&["366d"]);
+    let negative = desk.command(&["approve", &id, "--always", "--for", "-1s"]).await;
+    negative.expect_failure(&["write a number and its unit"]);
     assert_eq!(desk.command(&["approve", &id, "--always"]).await.code, 0);
     assert_eq!(waiting.await.unwrap().status, StatusCode::OK);
 

@@ -94,7 +94,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "AMOUNT")]
     pub budget: Option<String>,
     /// How long COMMAND may spend, such as "1h"; after that, nothing is paid for it
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
     pub lasts: Option<Duration>,
     /// Write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
