@@ -232,6 +232,8 @@ impl AccessRecord {
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         let (handled, explanation, price, upload) = match &self.handled {
+            // Only the response tells how.
+            _ if self.status.is_none() => ("unanswered", None, None, None),
             Handled::Plain => ("plain", None, None, None),
             Handled::Intercepted => ("intercepted", None, None, None),
             Handled::Tunnelled(upload) => ("tunnelled", None, None, Some(*upload)),

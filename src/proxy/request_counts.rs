@@ -9,7 +9,8 @@ use super::handling::Handling;
 use crate::protocol::ReasonCode;
 use crate::proxy::Body;
 
-/// How a request was handled: as in the access log, except that tunnels are `connect`, whether or not they are intercepted.
+/// How a request was handled: as in the access log, except that tunnels are `connect`, whether or not they are intercepted, and
+/// that requests without a response are told by their class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 enum RequestKind {

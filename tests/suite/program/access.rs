@@ -186,7 +186,7 @@ async fn each_request_gets_one_line_that_says_how_it_was_handled() {
         (9, "GET", &secure, Some(200), 5, &[("handled", "intercepted")]),
         (10, "CONNECT", host, Some(200), 0, &[("handled", "intercepted")]),
         (11, "GET", &secure, Some(200), paid, &[("handled", "paid"), ("price", &price)]),
-        (12, "GET", &slow, None, 0, &[("handled", "plain"), gone]),
+        (12, "GET", &slow, None, 0, &[("handled", "unanswered"), gone]),
         (13, "GET", &slow, Some(200), 3, &[("handled", "plain"), gone]),
         (14, "GET", &slow, Some(200), 4, &[("handled", "plain"), ("ended", "response cut off")]),
     ] {
