@@ -275,7 +275,7 @@ impl LedgerWriter {
         let Some(ledger) = &mut self.opened else { return Ok(()) };
         ledger.held.remove(nonce);
         if let Some(last) = ledger.last_row(connection, Some(*nonce))?
-            && !is_taken(last.state)
+            && last.state != LedgerState::PaidNotDelivered
         {
             let (at, state, previous) =
                 (unix_millis(), LedgerState::PaidNotDelivered, Some((last.state, last.counts)));
