@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -10,7 +11,9 @@ use serde_json::json;
 
 use super::config_args::{ConfigArgs, default_file};
 use super::output::print;
+use crate::app;
 use crate::config::{Config, KeyOrigin, ShownKey, schema};
+use crate::telemetry::LogLevels;
 
 /// What `tollpass config schema --help` shows below the options.
 const ABOUT_SCHEMA: &str = "\
@@ -111,8 +114,16 @@ fn set(place: &ConfigArgs, key: &str, value: &str) -> anyhow::Result<()> {
         let path = default_file().unwrap_or_default();
         anyhow!("{} does not exist; `tollpass init` creates it, or name a file with --config", path.display())
     })?;
-    let text = Config::edited(&file, key, value)?.with_context(|| format!("cannot set {key}"))?;
+    let (text, config) = Config::edited(&file, key, value)?.with_context(|| format!("cannot set {key}"))?;
+    LogLevels::new(config.log.filter.as_deref(), app::DEFAULT_FILTER)
+        .with_context(|| format!("cannot set {key}"))?;
     replace(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(variable) = Config::overriding(&file, key)? {
+        return print(format!(
+            "set {key} in {}; but the variable {variable} is set and overrides it: unset it where the proxy is started\n",
+            file.display()
+        ));
+    }
     let when = match Config::reload_applies(key) {
         true => "run `tollpass reload` to apply it to a running proxy",
         false => "a running proxy reads it when it is started again",
@@ -120,12 +131,20 @@ fn set(place: &ConfigArgs, key: &str, value: &str) -> anyhow::Result<()> {
     print(format!("set {key} in {}; {when}\n", file.display()))
 }
 
-/// Replaces a file at once, with the same permissions. A symbolic link stays.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+/// Replaces a file at once, with the same owner, group and permissions. A symbolic link stays.
+fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let path = fs::canonicalize(path)?;
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
     file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(fs::metadata(&path)?.permissions())?;
+    let (ours, before) = (file.as_file().metadata()?, fs::metadata(&path)?);
+    let (owner, group) = (before.uid(), before.gid());
+    if (ours.uid(), ours.gid()) != (owner, group) {
+        // The service that reads it may run as that user.
+        fchown(file.as_file(), Some(owner), Some(group)).with_context(|| {
+            format!("it would not keep its owner (uid {owner}, gid {group}); run this as its owner")
+        })?;
+    }
+    file.as_file().set_permissions(before.permissions())?;
     file.as_file().sync_all()?;
     file.persist(&path)?;
     Ok(())

@@ -24,6 +24,14 @@ pub enum EditError {
 /// # Errors
 /// The text is not TOML, or it has no place for the key.
 pub fn with_key(text: &str, path: &str, value: &str) -> Result<String, EditError> {
+    let (mark, text) = match text.strip_prefix(MARK) {
+        Some(rest) => (MARK, rest),
+        None => ("", text),
+    };
+    Ok(mark.to_owned() + &with_line_ends(text, &edited(text, path, value)?))
+}
+
+fn edited(text: &str, path: &str, value: &str) -> Result<String, EditError> {
     let mut document: DocumentMut = text.parse().map_err(|_| EditError::NotToml)?;
     let value = value.parse::<Value>().unwrap_or_else(|_| value.into());
     if let Some(meant) = bracketed(path) {
@@ -64,6 +72,40 @@ pub fn with_key(text: &str, path: &str, value: &str) -> Result<String, EditError
         }
     }
     Ok(document.to_string())
+}
+
+/// The byte order mark that some editors put at the start of a file.
+const MARK: &str = "\u{feff}";
+
+/// An edited text, whose lines end with \n, with the ends of the original one.
+fn with_line_ends(original: &str, edited: &str) -> String {
+    let (before, after): (Vec<&str>, Vec<&str>) =
+        (original.split_inclusive('\n').collect(), edited.split_inclusive('\n').collect());
+    let is_same = |(old, new): &(&&str, &&str)| bare(old) == bare(new);
+    let start = before.iter().zip(&after).take_while(is_same).count();
+    let (old, new) = (&before[start..], &after[start..]);
+    let end = old.iter().rev().zip(new.iter().rev()).take_while(is_same).count();
+    let usual = if before.first().is_some_and(|line| line.ends_with("\r\n")) { "\r\n" } else { "\n" };
+    let mut text = before[..start].concat();
+    for line in &new[..new.len() - end] {
+        text.push_str(bare(line));
+        if line.ends_with('\n') {
+            text.push_str(usual);
+        }
+    }
+    text + &old[old.len() - end..].concat()
+}
+
+/// A line without its end.
+fn bare(line: &str) -> &str {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+/// The lines of a text that name a key, without remarks, for a text that is not TOML.
+pub fn lines_with(text: &str, key: &str) -> String {
+    let is_meant = |line: &&str| line.contains(key) && !line.trim_start().starts_with('#');
+    text.lines().filter(is_meant).collect::<Vec<_>>().join("\n")
 }
 
 /// The path that one with positions as keys, such as `pay.0.max_price`, stands for.
@@ -126,6 +168,26 @@ mod tests {
         let made = with_key(TEXT, "log.file", "/tmp/log").unwrap();
         assert!(made.starts_with(TEXT) && made.ends_with("[log]\nfile = \"/tmp/log\"\n"), "{made}");
         assert_eq!(with_key("", "hooks.init.action", "pass").unwrap(), "[hooks.init]\naction = \"pass\"\n");
+    }
+
+    #[test]
+    fn line_ends_and_a_byte_order_mark_stay() {
+        for (text, expected) in [
+            ("a = 1\r\nlisten = 2\r\n# x\r\n", "a = 1\r\nlisten = 8403\r\n# x\r\n"),
+            ("\u{feff}a = 1\r\n", "\u{feff}a = 1\r\nlisten = 8403\r\n"),
+            ("a = 1\r\n# x\n[b]\r\nc = 2\n", "a = 1\r\nlisten = 8403\r\n# x\n[b]\r\nc = 2\n"),
+            ("a = 1\nlisten = 2", "a = 1\nlisten = 8403\n"),
+            ("", "listen = 8403\n"),
+        ] {
+            assert_eq!(with_key(text, "listen", "8403").unwrap(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_lines_with_a_key_are_found_without_toml() {
+        let text = "a = = 1\n# state_dir = \"x\"\n state_dir = \"y\" # here\n[b\n";
+        assert_eq!(lines_with(text, "state_dir"), " state_dir = \"y\" # here");
+        assert_eq!(lines_with("a = = 1", "state_dir"), "");
     }
 
     #[test]

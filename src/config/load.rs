@@ -29,11 +29,11 @@ use super::reload::ConfigSource;
 use super::route::RouteConfig;
 use super::rules::both_or_neither;
 use super::section::{Issues, Section};
-use super::shown::ShownKey;
+use super::shown::{KeyOrigin, ShownKey};
 use super::traces::TracesConfig;
 use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
-use super::variables::variable;
+use super::variables::{from_variable, variable};
 use super::wallet::WalletConfig;
 use super::{
     asset, budget, chain, client, edit, frontend, hooks, intercept, ledger, limits, listener, log, network,
@@ -208,15 +208,23 @@ impl Config {
         Self::check(&read(file)?, file)
     }
 
-    /// The state directory of a configuration that may be invalid otherwise.
+    /// The state directory of a configuration that may be invalid otherwise, and even not TOML.
     ///
     /// # Errors
     /// [`ConfigError`] if that cannot be known: then it has every issue.
     pub fn state_dir_of(file: Option<&Path>) -> Result<PathBuf, ConfigError> {
-        let (mut environment, base) = variables(file)?;
+        let ReadVariables { mut environment, base, issues, .. } = ReadVariables::new(file)?;
+        let variable = variable("state_dir");
+        if issues.iter().any(|issue| issue.key.strip_suffix(secret_files::END) == Some(&variable)) {
+            return Err(ConfigError { file: file.map(Path::to_owned), issues });
+        }
         // The warnings about them are those of `load`.
         let _ = (source::without_services(&mut environment), source::without_misspelt(&mut environment));
-        if let Ok((root, _)) = source::merge(&read(file)?, &environment) {
+        let is_given = environment.get(&variable).is_some_and(|path| !path.trim().is_empty());
+        // The variable overrides the file.
+        let text = if is_given { String::new() } else { read(file)? };
+        for text in [text.as_str(), &edit::lines_with(&text, "state_dir")] {
+            let Ok((root, _)) = source::merge(text, &environment) else { continue };
             let issues = Issues::new(Vec::new(), &TOP);
             let top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, &issues);
             if let Some(path) = state_dir(&top, &base, &environment) {
@@ -226,19 +234,34 @@ impl Config {
         Self::load(file).map(|config| config.state_dir)
     }
 
-    /// The text of a configuration file with a key set to a value, TOML or else a string. The result is valid; nothing is
-    /// written.
+    /// The text of a configuration file with a key set to a value, TOML or else a string, and what it configures. The result
+    /// is valid; nothing is written.
     ///
     /// # Errors
     /// [`ConfigError`] if the file cannot be read, or would be invalid with this value; the inner error if there is no place
     /// for the key.
-    pub fn edited(file: &Path, key: &str, value: &str) -> Result<Result<String, EditError>, ConfigError> {
+    pub fn edited(
+        file: &Path,
+        key: &str,
+        value: &str,
+    ) -> Result<Result<(String, Self), EditError>, ConfigError> {
         let text = match edit::with_key(&read(Some(file))?, key, value) {
             Ok(text) => text,
             Err(error) => return Ok(Err(error)),
         };
-        Self::check(&text, Some(file))?;
-        Ok(Ok(text))
+        let config = Self::check(&text, Some(file))?;
+        Ok(Ok((text, config)))
+    }
+
+    /// The variable that sets a key of a file, whatever the file says; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the variables cannot be read.
+    pub fn overriding(file: &Path, key: &str) -> Result<Option<String>, ConfigError> {
+        let variables = ReadVariables::valid(Some(file))?;
+        let variable = variable(key);
+        let is_set = variables.environment.get(&variable).is_some_and(|value| !value.is_empty());
+        Ok(is_set.then(|| variables.name(&variable)))
     }
 
     /// The keys of a file and of the process's environment that apply, and the defaults of the others.
@@ -247,17 +270,30 @@ impl Config {
     /// [`ConfigError`], if the file, or one that a variable names, cannot be read. It may be invalid otherwise.
     pub fn shown_keys(file: Option<&Path>) -> Result<Vec<ShownKey>, ConfigError> {
         let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
-        let (mut environment, _) = variables(file)?;
+        let variables = ReadVariables::valid(file)?;
+        let mut environment = variables.environment.clone();
         // The warnings about them are those of `load`.
         let _ = (source::without_services(&mut environment), source::without_misspelt(&mut environment));
-        shown::shown(&TOP, &read(file)?, &environment).map_err(fail)
+        let mut keys = shown::shown(&TOP, &read(file)?, &environment).map_err(fail)?;
+        for shown in &mut keys {
+            if let KeyOrigin::Variable(name) = &mut shown.from {
+                *name = variables.name(name);
+            }
+        }
+        Ok(keys)
     }
 
     /// Reads the text of `file`, and the process's environment.
     fn check(text: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
-        let (environment, base) = variables(file)?;
-        Self::parse(text, &base.directory, &environment)
-            .map_err(|error| ConfigError { file: file.map(Path::to_owned), ..error })
+        let variables = ReadVariables::valid(file)?;
+        Self::parse(text, &variables.base.directory, &variables.environment).map_err(|mut error| {
+            for issue in &mut error.issues {
+                let variable = variable(&issue.key);
+                let (merged, set) = (from_variable(&variable), from_variable(&variables.name(&variable)));
+                issue.problem = issue.problem.replace(&merged, &set);
+            }
+            ConfigError { file: file.map(Path::to_owned), ..error }
+        })
     }
 
     /// Reads the content of a file in `directory` (the base of relative paths) and the variables of `environment`, including
@@ -377,29 +413,53 @@ impl Config {
 /// The text of a file, or an empty one.
 fn read(file: Option<&Path>) -> Result<String, ConfigError> {
     let Some(path) = file else { return Ok(String::new()) };
-    source::read(path).map_err(|error| {
-        let remedy = "pass a readable file with --config; `tollpass init` creates one";
-        let issue = ConfigIssue::new("", format!("cannot be read: {error}"), remedy);
-        ConfigError { file: Some(path.to_owned()), issues: vec![issue] }
-    })
+    source::read(path).map_err(|issue| ConfigError { file: Some(path.to_owned()), issues: vec![issue] })
 }
 
-/// The variables of the process, with the values from files that they name, and the bases of relative paths.
-fn variables(file: Option<&Path>) -> Result<(BTreeMap<String, String>, BasePaths), ConfigError> {
-    let fail = |issues| ConfigError { file: file.map(Path::to_owned), issues };
-    let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
-    // `absolute` refuses the empty path, which means the working directory.
-    let directory = std::path::absolute(directory.join(".")).map_err(|error| {
-        fail(vec![ConfigIssue::new(
-            "",
-            format!("its directory cannot be found: {error}"),
-            "use an absolute path",
-        )])
-    })?;
-    let mut environment = source::environment().map_err(|issue| fail(vec![issue]))?;
-    let base = BasePaths { directory, home: absolute_in(&environment, "HOME") };
-    let issues = secret_files::resolve(&mut environment, &TOP, &base);
-    if issues.is_empty() { Ok((environment, base)) } else { Err(fail(issues)) }
+/// What the environment of the process has for a configuration.
+struct ReadVariables {
+    /// The variables, with the values from files that they name.
+    environment: BTreeMap<String, String>,
+    /// The bases of relative paths.
+    base: BasePaths,
+    /// Those whose values are from files, without the end of their names.
+    from_files: Vec<String>,
+    /// What is wrong with those files.
+    issues: Vec<ConfigIssue>,
+}
+
+impl ReadVariables {
+    /// Those for a configuration in `file`.
+    fn new(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
+        let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        // `absolute` refuses the empty path, which means the working directory.
+        let directory = std::path::absolute(directory.join(".")).map_err(|error| {
+            let problem = format!("its directory cannot be found: {error}");
+            fail(ConfigIssue::new("", problem, "use an absolute path"))
+        })?;
+        let mut environment = source::environment().map_err(fail)?;
+        let base = BasePaths { directory, home: absolute_in(&environment, "HOME") };
+        let (from_files, issues) = secret_files::resolve(&mut environment, &TOP, &base);
+        Ok(Self { environment, base, from_files, issues })
+    }
+
+    /// The same, if nothing is wrong.
+    fn valid(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let read = Self::new(file)?;
+        if read.issues.is_empty() {
+            return Ok(read);
+        }
+        Err(ConfigError { file: file.map(Path::to_owned), issues: read.issues })
+    }
+
+    /// The variable that is set, of one that may have its value from a file.
+    fn name(&self, variable: &str) -> String {
+        match self.from_files.iter().any(|name| name == variable) {
+            true => format!("{variable}{}", secret_files::END),
+            false => variable.to_owned(),
+        }
+    }
 }
 
 /// The absolute path in a variable.
@@ -407,14 +467,16 @@ fn absolute_in(environment: &BTreeMap<String, String>, name: &str) -> Option<Pat
     environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The directory for all state, or the default one.
+/// The directory for all state, or the default one; `None` also if what is written is invalid.
 fn state_dir(top: &Section<'_>, base: &BasePaths, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let state_home = || {
         let state_home = absolute_in(environment, "XDG_STATE_HOME");
         state_home.or_else(|| base.home.as_ref().map(|home| home.join(".local/state")))
     };
-    let written = top.read("state_dir", |value| base.path(value));
-    written.or_else(|| state_home().map(|home| home.join("tollpass")))
+    if top.has("state_dir") {
+        return top.read("state_dir", |value| base.path(value));
+    }
+    state_home().map(|home| home.join("tollpass"))
 }
 
 fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<Config> {

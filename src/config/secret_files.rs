@@ -11,21 +11,22 @@ use super::variables::ENVIRONMENT_PREFIX;
 use crate::private;
 
 /// The end of the names of such variables.
-const END: &str = "_FILE";
+pub(super) const END: &str = "_FILE";
 
-/// Replaces each variable that names a file by the one that has its content. Returns what is wrong with them.
+/// Replaces each variable that names a file by the one that has its content. Returns the names of the latter, and what is
+/// wrong with the files.
 pub(super) fn resolve(
     environment: &mut BTreeMap<String, String>,
     top: &'static Table,
     base: &BasePaths,
-) -> Vec<ConfigIssue> {
+) -> (Vec<String>, Vec<ConfigIssue>) {
     let names = environment.keys().filter_map(|name| {
         let of = name.strip_suffix(END).filter(|of| is_key(name) && of.starts_with(ENVIRONMENT_PREFIX))?;
         // Some keys have this end themselves.
         let is_meant = !is_value(top, name) && is_value(top, of);
         is_meant.then(|| (name.clone(), of.to_owned()))
     });
-    let mut issues = Vec::new();
+    let (mut from_files, mut issues) = (Vec::new(), Vec::new());
     for (name, of) in names.collect::<Vec<_>>() {
         let Some(path) = environment.remove(&name).filter(|path| !path.trim().is_empty()) else { continue };
         let mut report =
@@ -40,7 +41,10 @@ pub(super) fn resolve(
         };
         match private::read(&path) {
             Ok(bytes) => match std::str::from_utf8(private::without_mark(&bytes)) {
-                Ok(text) => drop(environment.insert(of, text.trim().to_owned())),
+                Ok(text) => {
+                    environment.insert(of.clone(), text.trim().to_owned());
+                    from_files.push(of);
+                }
                 Err(_) => report(format!("{} is not UTF-8", path.display()), "write the value as plain text"),
             },
             Err(error) => {
@@ -49,7 +53,7 @@ pub(super) fn resolve(
             }
         }
     }
-    issues
+    (from_files, issues)
 }
 
 /// Whether a variable sets a key that has a single value.

@@ -10,7 +10,7 @@ use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, is_blank, kind};
 use super::renamed::{Renamed, old_names, rename};
 use super::values;
 use super::values::{show_duration, show_size};
-use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES, variable};
+use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES, from_variable, variable};
 use crate::limits::{Quantity, Unit};
 
 /// Collects issues, and warnings about outdated names.
@@ -128,7 +128,7 @@ impl<'a> Section<'a> {
             Err(InvalidValue { problem, remedy }) => {
                 let path = self.path_of(key);
                 let from = if value.origin() == Some(FROM_ENVIRONMENT) {
-                    format!(" (from {})", variable(&path))
+                    from_variable(&variable(&path))
                 } else {
                     String::new()
                 };
@@ -249,10 +249,15 @@ impl<'a> Section<'a> {
             every_path(self.issues.top)
                 .find(|known| is_variable && known.replace('.', "_") == self.path_of(key))
         };
+        // With two instead of one, it looks like a key of a table.
+        let joined = || {
+            let path = self.path_of(key).replace('.', "_");
+            OTHER_VARIABLES.iter().any(|name| is_variable && *name == variable(&path)).then_some(path)
+        };
         let other =
             || nearest(key, OTHER_VARIABLES.iter().filter_map(|name| name.strip_prefix(ENVIRONMENT_PREFIX)));
         let is_at_top = self.path.is_empty();
-        let path = split().or_else(|| {
+        let path = split().or_else(joined).or_else(|| {
             let is_name = is_variable && is_at_top;
             is_name.then(|| other().map(str::to_owned).or_else(|| path_below(key, self.issues.top)))?
         });

@@ -47,14 +47,21 @@ pub(super) fn merge(
 }
 
 /// Reads a file of at most [`MAX_FILE`] bytes.
-pub(super) fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+pub(super) fn read(path: &Path) -> Result<String, ConfigIssue> {
+    let remedy = "pass a readable file with --config; `tollpass init` creates one";
+    let unread = |error: io::Error| ConfigIssue::new("", format!("cannot be read: {error}"), remedy);
+    let mut bytes = Vec::new();
     // The path may be a pipe, which has no size to check first.
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
+    let opened = File::open(path).map_err(unread)?;
+    opened.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(unread(io::Error::other(format!("larger than {MAX_FILE} bytes"))));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = Some(before.filter(|byte| **byte == b'\n').count() + 1);
+        ConfigIssue { line, ..ConfigIssue::new("", "not UTF-8", "save the file as UTF-8") }
+    })
 }
 
 /// Removes the variables that Kubernetes sets in every container for a Service whose name begins with tollpass, and returns

@@ -16,6 +16,11 @@ pub const OTHER_VARIABLES: &[&str] = &[
     crate::failpoint::PANIC_VARIABLE,
 ];
 
+/// What is added to a problem with a value from a variable.
+pub(super) fn from_variable(name: &str) -> String {
+    format!(" (from {name})")
+}
+
 /// The environment variable of a key, such as `TOLLPASS_PAY__0__HOST` of `pay[0].host`.
 pub(super) fn variable(path: &str) -> String {
     let name = path.to_ascii_uppercase().replace(['.', '['], "__").replace(']', "");

@@ -133,6 +133,7 @@ fn entries_that_cannot_be_told_apart_are_issues() {
         ("", &[("TOLLPASS_PAY_0_HOST", "a")], "did you mean TOLLPASS_PAY__0__HOST?"),
         ("", &[("TOLLPASS_PAY_0_MAXPRICE", "1")], "did you mean TOLLPASS_PAY__0__MAX_PRICE?"),
         ("", &[("TOLLPASS_CLIENT_1_PAY_0_HOST", "a")], "did you mean TOLLPASS_CLIENT__1__PAY__0__HOST?"),
+        ("", &[("TOLLPASS_WALLET__PASSWORD", "a")], "did you mean TOLLPASS_WALLET_PASSWORD?"),
         ("", &[("TOLLPASS_WALLET_PASSWORD_FIEL", "a")], "did you mean TOLLPASS_WALLET_PASSWORD_FILE?"),
     ] {
         let found = issues(file, variables);

@@ -1,7 +1,7 @@
 //! What users expect of any command line: where options may stand, where the configuration is, exit codes, JSON,
 //! completions, manual pages; and that commands find the proxy that runs.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -408,6 +408,7 @@ async fn keys_are_shown_and_set() {
         ("pay[1].host", "a", "the file has no pay[1]"),
         ("a b", "1", "is not the path of a key"),
         ("pay.0.max_price", "1", "did you mean pay[0].max_price?"),
+        ("log.filter", "loud", "log.filter is not a valid filter"),
     ] {
         home.run(&["config", "set", key, value]).await.expect_failure(&[words]);
     }
@@ -419,6 +420,30 @@ async fn keys_are_shown_and_set() {
         text(&file)
     );
     assert_eq!((shown.code, shown.out), (0, expected));
+    // A variable overrides what is set, also one whose value is in a file, and is told by its own name.
+    let workers = home.path().join("workers");
+    std::fs::write(&workers, "3\n").unwrap();
+    std::fs::set_permissions(&workers, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (name, value) in [("TOLLPASS_WORKERS", "2"), ("TOLLPASS_WORKERS_FILE", text(&workers))] {
+        let variables = [(name, value)];
+        let ran = home.run_with(&["config", "set", "workers", "4"], &variables).await;
+        assert!(
+            ran.code == 0 && ran.out.contains(&format!("the variable {name} is set and overrides it")),
+            "{ran:?}"
+        );
+        let shown = home.run_with(&["config", "show"], &variables).await;
+        assert!(shown.out.contains(&format!("\"  # {name}\n")), "{shown:?}");
+    }
+    std::fs::write(&workers, "none\n").unwrap();
+    let ran = home.run_with(&["check"], &[("TOLLPASS_WORKERS_FILE", text(&workers))]).await;
+    ran.expect_failure(&["workers: ", "(from TOLLPASS_WORKERS_FILE)"]);
+    // A service of another user can read it as before.
+    if std::os::unix::fs::chown(&file, Some(12345), Some(23456)).is_ok() {
+        let ran = home.run(&["config", "set", "listen", "8404"]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let found = std::fs::metadata(&file).unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (12345, 23456, 0o600));
+    }
     let all = home.run(&["config", "show", "--all"]).await;
     assert!(all.out.contains("\nlimits.max_attempts = ") && all.out.contains("  # default\n"), "{all:?}");
 }
