@@ -547,7 +547,8 @@ impl StandalonePayments {
 
 /// What the admin socket says about the proxy's own port.
 fn listening(address: SocketAddr, config: &Config, ca: &SharedCa) -> Listening {
-    Listening { address, is_tls: config.is_tls, ca: Arc::clone(&ca.location) }
+    let certificate = config.tls.as_ref().filter(|_| config.is_tls).map(|files| files.certificate.clone());
+    Listening { address, is_tls: config.is_tls, certificate, ca: Arc::clone(&ca.location) }
 }
 
 fn report_left(left: usize) {

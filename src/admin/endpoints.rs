@@ -16,6 +16,9 @@ pub struct Status {
     /// Whether clients must speak TLS to it.
     #[serde(default)]
     pub is_tls: bool,
+    /// The certificate that it then shows, PEM.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
     /// Whether it has no wallet, so that it never pays.
     #[serde(default)]
     pub never_pays: bool,

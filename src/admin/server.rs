@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Listening {
     pub address: SocketAddr,
     /// Whether it speaks TLS.
     pub is_tls: bool,
+    /// The certificate that it then shows.
+    pub certificate: Option<PathBuf>,
     /// The CA that its clients must trust, once it intercepts any host.
     pub ca: Arc<OnceLock<CaLocation>>,
 }
@@ -70,7 +72,8 @@ impl Listening {
     fn without_wallet(&self) -> Status {
         let (listen, is_tls, ca) = (self.address, self.is_tls, self.ca.get().cloned());
         let (bill, unsupported) = (SpendingReport::default(), Vec::new());
-        Status { listen, is_tls, never_pays: true, ca, bill, is_frozen: false, unsupported }
+        let certificate = self.certificate.clone();
+        Status { listen, is_tls, certificate, never_pays: true, ca, bill, is_frozen: false, unsupported }
     }
 }
 
@@ -200,7 +203,8 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
             let bill = payments.run_report(&run.account);
             let (listen, is_tls, is_frozen) = (run.address, false, payments.is_frozen());
             let (never_pays, ca, unsupported) = (false, state.listen.ca.get().cloned(), Vec::new());
-            json(&Status { listen, is_tls, never_pays, ca, bill, is_frozen, unsupported })
+            let certificate = None;
+            json(&Status { listen, is_tls, certificate, never_pays, ca, bill, is_frozen, unsupported })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {

@@ -175,6 +175,12 @@ fn prepare(
     load: &dyn Fn() -> Result<Config, String>,
 ) -> Result<PreparedReload, String> {
     let newer = load()?;
+    if running.wallet.is_some() && newer.wallet.is_none() {
+        // A file that is being written may be empty for a moment.
+        return Err(
+            "it has no [wallet], with which the running proxy pays; restart it if that is meant".to_owned()
+        );
+    }
     let reloaded = running.reloaded(&newer).map_err(|error| in_part(&error))?;
     let config = &reloaded.config;
     let filter = LogLevels::new(config.log.filter.as_deref(), DEFAULT_FILTER).map_err(|error| {

@@ -66,8 +66,8 @@ pub async fn run(args: ApprovalsArgs) -> anyhow::Result<()> {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
             let mut standing = Journal::open(&state_dir)?.standing_approvals()?;
             standing.retain(|approval| now < approval.until);
-            // With only a state directory, there is no configuration that could name tokens.
-            let config = args.place.load_unless_state_is_given()?;
+            // With only a state directory, or while the configuration is invalid, nothing names tokens.
+            let config = args.place.load_unless_state_is_given().ok().flatten();
             listed_approvals(standing, &config.map(|config| config.assets).unwrap_or_default())
         }
         None => Vec::new(),

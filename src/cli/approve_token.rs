@@ -78,7 +78,7 @@ pub async fn run(args: ApproveTokenArgs) -> anyhow::Result<()> {
         (false, text) if text.is_empty() => None,
         (false, text) => Some(token.amount(&text)?),
     };
-    let backend = Backend::open(args.place.state_dir()?, config).await?;
+    let backend = Backend::open(args.place.state_dir()?, || Ok(config)).await?;
     let done = match amount {
         None => backend.allowance(&token.name).await.map(|Permit2Allowance { amount, .. }| present(amount)),
         Some(amount) => set(&backend, &token, amount, args.yes).await,

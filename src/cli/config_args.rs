@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use crate::admin;
@@ -62,13 +62,18 @@ impl ConfigArgs {
         }
     }
 
-    /// The state directory of the proxy.
+    /// The state directory of the proxy, also if the configuration is invalid otherwise: what ends all payments must not depend
+    /// on a file that is being edited.
     ///
     /// # Errors
-    /// The configuration cannot be loaded, or the directory that the option names does not exist: a command must not
+    /// The configuration does not tell it, or the directory that the option names does not exist: a command must not
     /// create another one because of a typo.
     pub(super) fn state_dir(&self) -> anyhow::Result<PathBuf> {
-        let Some(path) = &self.state_dir else { return Ok(self.load()?.state_dir) };
+        let Some(path) = &self.state_dir else {
+            return Config::state_dir_of(self.file().as_deref()).context(
+                "the state directory is not known: name it with --state-dir, or correct the configuration",
+            );
+        };
         let remedy = "name the right one with --state-dir, or its configuration with --config";
         match std::fs::metadata(path) {
             Ok(found) if found.is_dir() => Ok(std::path::absolute(path)?),
@@ -81,22 +86,10 @@ impl ConfigArgs {
         }
     }
 
-    /// The same also if the configuration is invalid by now, as long as it says where the state directory is: the running
-    /// proxy explains what is wrong.
-    ///
-    /// # Errors
-    /// The state directory is not known.
-    pub(super) fn socket_of_running(&self) -> anyhow::Result<PathBuf> {
-        if self.state_dir.is_some() {
-            return self.socket();
-        }
-        Ok(admin::socket(&Config::state_dir_of(self.file().as_deref())?))
-    }
-
     /// The admin socket of the proxy.
     ///
     /// # Errors
-    /// The configuration cannot be loaded.
+    /// The state directory is not known.
     pub(super) fn socket(&self) -> anyhow::Result<PathBuf> {
         Ok(admin::socket(&self.state_dir()?))
     }

@@ -1,6 +1,7 @@
 //! `tollpass healthcheck`: asks a proxy on this machine whether it serves, or can pay, as containers do.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use tokio_rustls::TlsConnector;
 use super::config_args::ConfigArgs;
 use super::output::print;
 use super::parse::duration;
+use crate::admin;
+use crate::admin::Status;
 use crate::config::{Config, listen_address};
 use crate::tls;
 use crate::tls::{PinnedCertificate, ServerTrust};
@@ -27,12 +30,13 @@ const MAX_ANSWER: usize = 16 << 10;
 
 /// What `tollpass healthcheck --help` shows below the options.
 const AFTER_HELP: &str = "\
-Asks the proxy at `listen` of the configuration for /health or, with --ready, /ready. A
-proxy is ready if it can pay what its [[pay]] entries promise: the key is unlocked,
-nothing is frozen, the journal can be written and, if an entry can pay from channels,
-the node of [chain] responds. It prints the reasons, which are also the response to
-http://ADDRESS/ready. Unless an entry can pay from channels, it is also not ready while the
-nodes of [[network]] show that the wallet has none of the tokens that entries allow.
+Asks the proxy that is running on the state directory or, if none is found there, the
+one at `listen` of the configuration, for /health or, with --ready, /ready. A proxy is
+ready if it can pay what its [[pay]] entries promise: the key is unlocked, nothing is
+frozen, the journal can be written and, if an entry can pay from channels, the node of
+[chain] responds. If none can, it is not ready while the nodes of [[network]] show that the
+wallet has none of the tokens that the entries allow. It prints the reasons, which are also
+the response to http://ADDRESS/ready.
 
 The exit code is 0 if it is healthy or ready, else 1. With tls_cert, the proxy must show
 that certificate.";
@@ -44,7 +48,7 @@ pub struct HealthcheckArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// The IP address and port of the proxy, or its port on 127.0.0.1, overriding the configuration
+    /// The IP address and port of the proxy, or its port on 127.0.0.1, instead of the one that is found
     #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// Ask whether it can pay, instead of whether it serves
@@ -60,10 +64,10 @@ pub struct HealthcheckArgs {
 /// # Errors
 /// It does not respond, or is not healthy or ready.
 pub async fn run(args: HealthcheckArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
-    let address = local(args.listen.unwrap_or(config.listen));
+    let ProbedProxy { listen, certificate } = ProbedProxy::find(&args).await?;
+    let address = local(listen);
     let path = if args.ready { "/ready" } else { "/health" };
-    let asked = tokio::time::timeout(args.timeout, ask(&config, address, path)).await;
+    let asked = tokio::time::timeout(args.timeout, ask(address, certificate.as_deref(), path)).await;
     let asked = asked.with_context(|| format!("{address} has not responded within {:?}", args.timeout))?;
     let (status, text) = asked.with_context(|| format!("{address} does not respond"))?;
     let text = String::from_utf8_lossy(&text);
@@ -71,6 +75,45 @@ pub async fn run(args: HealthcheckArgs) -> anyhow::Result<()> {
         StatusCode::OK => print(text.as_bytes()),
         StatusCode::SERVICE_UNAVAILABLE => bail!("not ready: {}", text.trim_end()),
         other => bail!("{address} responds with {other}: is it tollpass?"),
+    }
+}
+
+/// The proxy to ask.
+struct ProbedProxy {
+    listen: SocketAddr,
+    /// What it shows if it speaks TLS.
+    certificate: Option<PathBuf>,
+}
+
+impl ProbedProxy {
+    /// The one that runs on the state directory, whatever the configuration says by now; else that of the configuration. An
+    /// address on the command line needs neither.
+    async fn find(args: &HealthcheckArgs) -> anyhow::Result<Self> {
+        let running = Self::running(args).await;
+        let running = running.filter(|running| args.listen.is_none_or(|listen| listen == running.listen));
+        let configured = || args.config.load().map(Self::from);
+        Ok(match (running, args.listen) {
+            (Some(running), _) => running,
+            (None, None) => configured()?,
+            (None, Some(listen)) => {
+                Self { listen, certificate: configured().ok().and_then(|one| one.certificate) }
+            }
+        })
+    }
+
+    /// The one that runs on the state directory, if it answers.
+    async fn running(args: &HealthcheckArgs) -> Option<Self> {
+        let socket = args.config.socket().ok()?;
+        let status = tokio::time::timeout(args.timeout, admin::status(&socket)).await.ok()?.ok()??;
+        let Status { listen, certificate, .. } = status;
+        Some(Self { listen, certificate })
+    }
+}
+
+impl From<Config> for ProbedProxy {
+    fn from(config: Config) -> Self {
+        let files = config.tls.filter(|_| config.is_tls);
+        Self { listen: config.listen, certificate: files.map(|files| files.certificate) }
     }
 }
 
@@ -84,12 +127,16 @@ fn local(mut listen: SocketAddr) -> SocketAddr {
     listen
 }
 
-async fn ask(config: &Config, address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn ask(
+    address: SocketAddr,
+    certificate: Option<&Path>,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(address).await?;
-    let Some(files) = config.tls.as_ref().filter(|_| config.is_tls) else {
+    let Some(certificate) = certificate else {
         return exchange(stream, address, path).await;
     };
-    let pinned = ServerTrust::Exactly(Arc::new(PinnedCertificate::first(&files.certificate)?));
+    let pinned = ServerTrust::Exactly(Arc::new(PinnedCertificate::first(certificate)?));
     let connector = TlsConnector::from(Arc::new(tls::client_config(&pinned, None, &[b"http/1.1"])));
     let stream = connector.connect(address.ip().into(), stream).await?;
     exchange(stream, address, path).await

@@ -1,7 +1,6 @@
 //! `tollpass ledger`: every payment, sums, and whether rows were changed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -16,7 +15,7 @@ use crate::payments::LedgerKey;
 use crate::payments::journal::LedgerReader;
 use crate::payments::ledger::{DAY, LedgerRow, LedgerSum, OnChainUse, SignedAmount, SumKey};
 use crate::protocol::AssetId;
-use crate::protocol::policy::{HostPattern, KnownAsset, well_known};
+use crate::protocol::policy::{HostPattern, KnownAsset};
 
 /// What `tollpass ledger --help` shows below the options.
 const AFTER_HELP: &str = "\
@@ -96,12 +95,7 @@ pub enum SumBy {
 /// # Errors
 /// There is no ledger, it cannot be read, or its rows were changed.
 pub async fn run(args: LedgerArgs) -> anyhow::Result<()> {
-    let config = match &args.command {
-        Some(_) => Some(args.place.load()?),
-        None => args.place.load_unless_state_is_given()?,
-    };
     let state_dir = args.place.state_dir()?;
-    let assets = config.as_ref().map_or_else(|| well_known().into(), |config| Arc::clone(&config.assets));
     let Some(mut reader) = LedgerReader::open(&state_dir)? else {
         bail!(
             "{} contains no ledger; give the state directory of your proxy with --state-dir, or its configuration with \
@@ -111,7 +105,7 @@ pub async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     };
     match (&args.command, args.by) {
         (Some(LedgerCommand::Verify), _) => {
-            let wallet = config.and_then(|config| config.wallet);
+            let wallet = args.place.load()?.wallet;
             let wallet =
                 wallet.context("only the wallet's key can verify the ledger: give its configuration")?;
             let signer = unlock(wallet, &state_dir).await?;
@@ -132,8 +126,8 @@ pub async fn run(args: LedgerArgs) -> anyhow::Result<()> {
                 }
             })
         }
-        (None, Some(by)) => sums(&args, by, &reader, &assets),
-        (None, None) => rows(&args, &reader, &assets),
+        (None, Some(by)) => sums(&args, by, &reader, &args.place.known_assets()),
+        (None, None) => rows(&args, &reader, &args.place.known_assets()),
     }
 }
 
@@ -358,6 +352,7 @@ fn time(at: u64) -> String {
 mod tests {
     use crate::cli::ledger::*;
     use crate::protocol::Amount;
+    use crate::protocol::policy::well_known;
 
     #[test]
     fn times_are_durations_dates_and_times() {

@@ -274,15 +274,23 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             environment::RUN
         );
     }
-    let output = match &arguments.command {
-        Command::Serve(args) => app::log_output(&args.load()?)?,
-        _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE, filter: None, traces: None },
+    // Once: what it is read from may be a pipe.
+    let loaded = match &arguments.command {
+        Command::Serve(args) => Some(args.load()?),
+        _ => None,
+    };
+    let output = match &loaded {
+        Some(config) => app::log_output(config)?,
+        None => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE, filter: None, traces: None },
     };
     let log = telemetry::start(arguments.log_format, arguments.command.default_filter(), output)?;
     let ended = match arguments.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => wait_for(demo::run(args)),
-        Command::Serve(args) => wait_for(serve::run(args)),
+        Command::Serve(args) => {
+            let config = loaded.map_or_else(|| args.load(), Ok)?;
+            wait_for(serve::run(args, config))
+        }
         Command::Run(args) => {
             let ending = wait_for(run::run(args));
             // `code` may end this process with a signal.

@@ -34,7 +34,7 @@ pub struct ReloadArgs {
 /// # Errors
 /// No proxy is running, or the configuration is invalid.
 pub async fn run(args: ReloadArgs) -> anyhow::Result<()> {
-    let socket = args.place.socket_of_running()?;
+    let socket = args.place.socket()?;
     let report = admin::reload(&socket).await?.ok_or_else(|| not_running(&socket))?;
     print(if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { in_words(&report) })
 }

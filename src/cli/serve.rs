@@ -1,8 +1,10 @@
 //! `tollpass serve`: runs the proxy.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::bail;
 use clap::Args;
 use tokio::sync::mpsc;
 
@@ -54,6 +56,25 @@ impl ServeArgs {
         }
         Ok(config)
     }
+
+    /// Loads it again, from the same file.
+    fn load_again(&self) -> anyhow::Result<Config> {
+        if let Some(file) = &self.config.config {
+            match std::fs::metadata(file) {
+                Ok(found) if found.is_file() => {}
+                Ok(_) => bail!(
+                    "{} is not a regular file, so it cannot be read again; start the proxy with a file",
+                    file.display()
+                ),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    bail!("{} no longer exists", file.display())
+                }
+                // Loading it says why.
+                Err(_) => {}
+            }
+        }
+        self.load()
+    }
 }
 
 /// Whether this process has a terminal, which sends a SIGHUP when it is closed.
@@ -61,9 +82,8 @@ fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Runs the proxy. The first line on standard output is the address that it listens on.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let config = args.load()?;
+/// Runs the proxy with the configuration that was loaded. The first line on standard output is the address that it listens on.
+pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -83,8 +103,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Err(error) = app.open_status() {
         tracing::info!("commands such as `tollpass env` cannot find this proxy by themselves: {error}");
     }
-    let again = args.clone();
-    let load = move || again.load().map_err(|error| format!("{error:#}"));
+    // That of the start, also if it is gone by then.
+    let file = args.config.file();
+    let again = ServeArgs { config: ConfigArgs { config: file, ..args.config.clone() }, ..args.clone() };
+    let load = move || again.load_again().map_err(|error| format!("{error:#}"));
     let tell = |stage| match stage {
         ReloadStage::Begins => service_manager::tell_of_reload(),
         ReloadStage::HasEnded => service_manager::tell_of_readiness(),

@@ -11,7 +11,7 @@ use super::output::print;
 use super::table::{Column, table};
 use crate::admin;
 use crate::payments::{ListedHold, UnsupportedOffers};
-use crate::protocol::policy::{KnownAsset, shown_price, well_known};
+use crate::protocol::policy::{KnownAsset, shown_price};
 use crate::protocol::{AssetId, Money};
 
 /// What `tollpass status --help` shows below the options.
@@ -53,8 +53,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
             "is_frozen": status.is_frozen, "holds": holds, "unsupported_offers": status.unsupported });
         return print(serde_json::to_string_pretty(&shown)? + "\n");
     }
-    let assets =
-        args.place.load_unless_state_is_given()?.map_or_else(|| well_known().into(), |config| config.assets);
+    let assets = args.place.known_assets();
     let pays = match (status.never_pays, status.is_frozen) {
         (true, _) => "has no [wallet] and never pays",
         (false, true) => "signs nothing: `tollpass thaw` ends that",

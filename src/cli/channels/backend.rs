@@ -20,13 +20,16 @@ pub(in crate::cli) enum Backend {
 }
 
 impl Backend {
-    /// Finds the running proxy, or opens the journal and syncs with the chain.
-    pub(in crate::cli) async fn open(directory: PathBuf, config: Option<Config>) -> anyhow::Result<Self> {
+    /// Finds the running proxy, or opens the journal and syncs with the chain. Only the latter needs a configuration.
+    pub(in crate::cli) async fn open(
+        directory: PathBuf,
+        load: impl FnOnce() -> anyhow::Result<Option<Config>>,
+    ) -> anyhow::Result<Self> {
         let socket = admin::socket(&directory);
         if admin::channels(&socket).await?.is_some() {
             return Ok(Self::Running(socket));
         }
-        let Some(mut config) = config else {
+        let Some(mut config) = load()? else {
             bail!("no proxy is running on {}; give its configuration with --config", directory.display());
         };
         config.state_dir = directory;

@@ -78,9 +78,8 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
             show(&args, &listings)
         }
         command => {
-            // With only a state directory, a running proxy can be asked; without one, a configuration is needed.
-            let config = args.place.load_unless_state_is_given()?;
-            let backend = Backend::open(args.place.state_dir()?, config).await?;
+            let backend =
+                Backend::open(args.place.state_dir()?, || args.place.load_unless_state_is_given()).await?;
             let done = operate::run(&backend, command, args.yes, args.json).await;
             backend.close().await;
             done

@@ -253,10 +253,21 @@ async fn healthcheck_reads_the_configuration_and_speaks_tls() {
             // One with another certificate is not taken for this one.
             let other = office.issue(&["localhost"]);
             office.write("other.pem", &other.certificate, 0o644);
-            let text = std::fs::read_to_string(&config).unwrap().replace("cert.pem", "other.pem");
+            let text = std::fs::read_to_string(&config).unwrap();
+            let text = text.replace("cert.pem", "other.pem").replace("\"state\"", "\"elsewhere\"");
             std::fs::write(office.at("other.toml"), text).unwrap();
             check_of(&office.at("other.toml")).await.expect_failure(&["does not respond", "certificate"]);
         }
+        // The proxy that runs is asked, whatever the file says by now.
+        let written = std::fs::read_to_string(&config).unwrap();
+        let stray = "listen = \"127.0.0.1:1\"\nstate_dir = \"state\"\n[limits]\npay_timeout = \"soon\"\n";
+        std::fs::write(&config, stray).unwrap();
+        let listen = proxy.address.to_string();
+        for more in [&[][..], &["--ready"], &["--listen", &listen]] {
+            let ran = run(&[&["healthcheck", "--config", text(&config)], more].concat()).await;
+            assert_eq!(ran.code, 0, "{more:?} {ran:?}");
+        }
+        std::fs::write(&config, written).unwrap();
         proxy.kill().await;
         check_of(&config).await.expect_failure(&["does not respond"]);
     }

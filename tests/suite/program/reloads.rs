@@ -324,18 +324,115 @@ async fn an_invalid_configuration_changes_nothing_and_says_why() {
         scene.alice.change(to, from);
         scene.alice.change("host = \"a.example\"", "host = \"127.0.0.1\"");
     }
-    // A file that is gone, too.
-    std::fs::rename(scene.alice.config_path(), scene.alice.directory.path().join("elsewhere")).unwrap();
+    // A file that is being written, one that is gone, and what replaces it, too.
     let state_dir = scene.alice.state_dir();
-    let ran = run(&["reload", "--state-dir", text(&state_dir)]).await;
-    assert_eq!(ran.code, 1, "{ran:?}");
-    ran.expect_failure(&["nothing has changed", "cannot be read"]);
+    let path = scene.alice.config_path();
+    let reload = async |said: &[&str]| {
+        let ran = run(&["reload", "--state-dir", text(&state_dir)]).await;
+        assert_eq!(ran.code, 1, "{ran:?}");
+        ran.expect_failure(&[&["nothing has changed"], said].concat());
+    };
+    std::fs::write(&path, "").unwrap();
+    reload(&["it has no [wallet]"]).await;
+    std::fs::remove_file(&path).unwrap();
+    reload(&[text(&path), "no longer exists"]).await;
+    std::fs::create_dir(&path).unwrap();
+    reload(&[text(&path), "is not a regular file"]).await;
     assert_eq!(scene.buy().await.status, StatusCode::OK);
     let log = scene.serving.stop().await;
     assert!(log.contains("nothing has changed") && log.contains(&price), "{log}");
     let ran = run(&["reload", "--state-dir", text(&state_dir)]).await;
     assert_eq!(ran.code, 1);
     ran.expect_failure(&["no proxy is running"]);
+}
+
+/// The default file is remembered, too: without it, an empty configuration would apply.
+#[tokio::test]
+async fn the_file_of_the_start_is_read_again_or_none() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tollpass/proxy.toml");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    let state_dir = home.path().join("state");
+    std::fs::write(&file, format!("listen = 0\nstate_dir = \"{}\"\nlocal = \"any\"\n", text(&state_dir)))
+        .unwrap();
+    let mut command = detached(&["serve"]);
+    command.env("XDG_CONFIG_HOME", home.path());
+    let serving = Program::start(command).await;
+    std::fs::remove_file(&file).unwrap();
+    let ran = run(&["reload", "--state-dir", text(&state_dir)]).await;
+    ran.expect_failure(&["nothing has changed", text(&file), "no longer exists"]);
+    serving.stop().await;
+}
+
+#[tokio::test]
+async fn a_configuration_from_a_pipe_is_read_once_and_not_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let state_dir = directory.path().join("state");
+    let content =
+        format!("listen = \"127.0.0.1:0\"\nstate_dir = \"{}\"\n[log]\nfilter = \"warn\"\n", text(&state_dir));
+    let to = pipe.clone();
+    let writing = tokio::task::spawn_blocking(move || std::fs::write(to, content));
+    // It would wait for a second writer for ever.
+    let serving = Program::start(detached(&["serve", "--config", text(&pipe)])).await;
+    writing.await.unwrap().unwrap();
+    let ran = run(&["reload", "--state-dir", text(&state_dir)]).await;
+    ran.expect_failure(&[
+        "nothing has changed",
+        text(&pipe),
+        "is not a regular file",
+        "cannot be read again",
+    ]);
+    serving.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_invalid_keeps_no_command_from_the_proxy_that_runs() {
+    let mut scene = Scene::with(NO_BUDGET).await;
+    let mut is = "max_price = 10000".to_owned();
+    for wrong in ["max_price = -1", "max_price = = 1", "[[pay"] {
+        scene.alice.change(&is, wrong);
+        wrong.clone_into(&mut is);
+        for command in [
+            &["freeze"][..],
+            &["status"],
+            &["thaw"],
+            &["pending"],
+            &["approvals"],
+            &["budget"],
+            &["resume"],
+            &["channels"],
+            &["dashboard"],
+            &["ledger"],
+            &["healthcheck"],
+            &["channels", "sync"],
+        ] {
+            let ran = scene.command(command).await;
+            assert_eq!(ran.code, 0, "{wrong} {command:?} {ran:?}");
+        }
+        for command in [&["approve", "1"], &["deny", "1"]] {
+            scene.command(command).await.expect_failure(&["see `tollpass pending`"]);
+        }
+        assert_eq!(scene.buy().await.status, StatusCode::OK, "{wrong}");
+    }
+    // Also without a proxy; only what needs the key or the rules says what is wrong.
+    scene.serving.stop().await;
+    let config = scene.alice.config_path();
+    for command in ["freeze", "thaw", "resume", "approvals", "channels", "ledger"] {
+        let ran = run(&[command, "--config", text(&config)]).await;
+        assert_eq!(ran.code, 0, "{command} {ran:?}");
+    }
+    run(&["ledger", "verify", "--config", text(&config)]).await.expect_failure(&["is invalid"]);
+    // Where the journal is must be certain.
+    scene.alice.change("state_dir = \"state\"", "state_dir = \"state");
+    let ran = run(&["freeze", "--config", text(&config)]).await;
+    ran.expect_failure(&["the state directory is not known", "--state-dir", "is invalid"]);
+    let ran = run_with(&["freeze", "--config", text(&config)], &[("TOLLPASS_STATE_DIR", "state")]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    scene.alice.change("state_dir = \"state", "state_dir = 5");
+    let ran = run(&["freeze", "--config", text(&config)]).await;
+    ran.expect_failure(&["the state directory is not known", "--state-dir", "is invalid"]);
 }
 
 #[tokio::test]
