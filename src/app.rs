@@ -37,7 +37,7 @@ pub use self::clients::{client_user, known_clients};
 use self::dashboard::{Dashboard, DashboardLinks, DashboardParts};
 pub use self::error::StartError;
 use self::file_lock::FileLock;
-use self::funds::WatchedTokens;
+pub use self::funds::{HeldToken, WatchedTokens};
 use self::interception::{SharedCa, interception};
 pub use self::interception::{authority, authority_in, names};
 use self::key_lock::KeyLock;

@@ -18,13 +18,22 @@ pub(super) const WITHIN: Duration = Duration::from_secs(10);
 
 /// The tokens that rules allow, with the nodes that know their balances.
 #[derive(Clone, Debug)]
-pub(super) struct WatchedTokens(Vec<(Network, Address, KnownAsset)>);
+pub struct WatchedTokens(Vec<(Network, Address, KnownAsset)>);
 
 /// What the wallet holds of a token, or why that is not known.
 #[derive(Debug)]
-pub(super) struct HeldToken {
-    pub(super) asset: KnownAsset,
-    pub(super) amount: Result<Amount, String>,
+pub struct HeldToken {
+    /// The token.
+    pub asset: KnownAsset,
+    /// How much the wallet has of it.
+    pub amount: Result<Amount, String>,
+}
+
+impl HeldToken {
+    /// Whether the wallet is known to have none.
+    pub fn is_lacking(&self) -> bool {
+        self.amount.as_ref().is_ok_and(|amount| amount.is_zero())
+    }
 }
 
 /// What the wallet holds.
@@ -39,11 +48,12 @@ struct HeldFunds {
 }
 
 impl WatchedTokens {
-    /// Those of a configuration, with the nodes of its networks.
-    pub(super) fn new(config: &Config, nodes: &[Network]) -> Self {
+    /// Those of a configuration, on the networks of these nodes.
+    pub fn new(config: &Config, nodes: &[Network]) -> Self {
         let mut tokens = Vec::new();
-        for (entry, node) in config.networks.iter().zip(nodes) {
-            for known in allowed(config, |known| known.network == entry.id) {
+        for node in nodes {
+            let id = format!("eip155:{}", node.chain_id());
+            for known in allowed(config, |known| known.network == id) {
                 let AssetId::Token(token) = &known.asset else { continue };
                 // A token without a contract has no balance there.
                 let Ok(token) = token.token.parse() else { continue };
@@ -53,8 +63,14 @@ impl WatchedTokens {
         Self(tokens)
     }
 
+    /// Whether these are all tokens that rules allow, so that they tell whether the wallet can pay without a channel.
+    pub fn are_all(&self, config: &Config) -> bool {
+        let all = allowed(config, |_| true);
+        !all.is_empty() && self.0.len() == all.len()
+    }
+
     /// Asks the nodes for the balances of `payer`, one after the other.
-    pub(super) async fn read(&self, payer: Address) -> Vec<HeldToken> {
+    pub async fn read(&self, payer: Address) -> Vec<HeldToken> {
         let mut held = Vec::new();
         for (node, token, asset) in &self.0 {
             let amount = node.balance(*token, payer).await.map_err(|error| error.to_string());
@@ -119,8 +135,7 @@ impl PromisedFunds {
     /// Those of a configuration; `None` unless the nodes of its networks know the balances of all tokens that rules allow.
     pub(super) fn of(config: &Config, nodes: &[Network], payments: &Payments) -> Option<Self> {
         let tokens = WatchedTokens::new(config, nodes);
-        let all = allowed(config, |_| true);
-        (!all.is_empty() && tokens.0.len() == all.len()).then(|| Self { tokens, payments: payments.clone() })
+        tokens.are_all(config).then(|| Self { tokens, payments: payments.clone() })
     }
 }
 
@@ -132,9 +147,7 @@ impl Funds for PromisedFunds {
         Box::pin(async move {
             let read = timeout(WITHIN, tokens.read(payer)).await;
             // What is not known is not lacking.
-            read.is_ok_and(|held| {
-                held.iter().all(|token| token.amount.as_ref().is_ok_and(|amount| amount.is_zero()))
-            })
+            read.is_ok_and(|held| held.iter().all(HeldToken::is_lacking))
         })
     }
 }

@@ -12,7 +12,7 @@ use super::config_args::ConfigArgs;
 use super::output::print;
 use crate::admin;
 use crate::app;
-use crate::app::{chain_settings, origins, unlock};
+use crate::app::{HeldToken, WatchedTokens, chain_settings, origins, unlock};
 use crate::chain::external::{ExternalSigner, SignerState};
 use crate::chain::{Balances, Chain, WalletSigner};
 use crate::config;
@@ -277,7 +277,7 @@ async fn paying(config: &Config, wallet: config::WalletConfig, report: &mut Chec
             Err(error) => return report.wrong("wallet", &error),
         },
     };
-    networks(config, report).await;
+    networks(config, signer.address(), report).await;
     let Some(chain) = &config.chain else {
         return report.note("chain", &"no [chain]: nothing is paid from a channel");
     };
@@ -314,20 +314,26 @@ async fn paying(config: &Config, wallet: config::WalletConfig, report: &mut Chec
     }
 }
 
-/// Checks the nodes that show whether an authorization was used, and names the networks without one.
-async fn networks(config: &Config, report: &mut CheckReport) {
+/// Checks the nodes that show whether an authorization was used, with what the wallet has there, and names the networks
+/// without one.
+async fn networks(config: &Config, payer: Address, report: &mut CheckReport) {
+    let mut nodes = Vec::new();
     for entry in &config.networks {
         let config::NetworkConfig { id, rpc_url, retry_timeout, .. } = entry;
         let patient =
             config::NetworkConfig { retry_timeout: RETRY_WINDOW.min(*retry_timeout), ..entry.clone() };
         match app::network(&patient) {
             Ok(network) => match network.confirmed_block().await {
-                Ok(block) => report.good("network", &format!("{id}, {rpc_url}, block {}", block.number)),
+                Ok(block) => {
+                    report.good("network", &format!("{id}, {rpc_url}, block {}", block.number));
+                    nodes.push(network);
+                }
                 Err(error) => report.wrong("network", &error),
             },
             Err(error) => report.wrong("network", &error),
         }
     }
+    held(config, &WatchedTokens::new(config, &nodes), payer, report).await;
     let mut without = Vec::new();
     for network in all_rules(config).flat_map(networks_of) {
         let has_node = config.networks.iter().any(|entry| entry.id == *network);
@@ -338,6 +344,30 @@ async fn networks(config: &Config, report: &mut CheckReport) {
     if !without.is_empty() {
         report.note("network", &format!("{}: {NO_NODE}", without.join(", ")));
     }
+}
+
+/// Shows what the wallet has of the tokens that rules allow. It is wrong if it has none at all, and no channel could pay:
+/// then `serve` is not ready.
+async fn held(config: &Config, tokens: &WatchedTokens, payer: Address, report: &mut CheckReport) {
+    let uses_channels = config.chain.is_some() && all_rules(config).any(allows_channels);
+    let held = tokens.read(payer).await;
+    let is_broke = !uses_channels && tokens.are_all(config) && held.iter().all(HeldToken::is_lacking);
+    for token in &held {
+        let HeldToken { asset, amount } = token;
+        let (symbol, network) = (&asset.symbol, &asset.network);
+        match amount {
+            Ok(_) if token.is_lacking() && is_broke => {
+                report.wrong("tokens", &format!("no {symbol} on {network}: send some to {payer}"));
+            }
+            Ok(_) if token.is_lacking() => report.note("tokens", &format!("no {symbol} on {network}")),
+            Ok(amount) => report.good("tokens", &format!("{} on {network}", asset.show(*amount))),
+            Err(error) => report.note("tokens", &format!("{symbol} on {network}: {error}")),
+        }
+    }
+}
+
+fn allows_channels(rule: &Rule) -> bool {
+    matches!(&rule.allow, Allow::Pay { preference, .. } if preference.allows_channels())
 }
 
 /// The networks on which a rule allows payments without a channel.

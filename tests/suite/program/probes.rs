@@ -215,6 +215,11 @@ async fn an_empty_wallet_is_not_ready_and_a_balance_that_is_not_known_is_no_obst
          [[network]]\nid = \"eip155:31337\"\nrpc_url = \"{}\"\nconfirmations = 1\nretry_timeout = \"1s\"\n",
         relay.url()
     ));
+    let config = alice.config_path();
+    let ran = run(&["check", "--config", text(&config)]).await;
+    ran.expect_failure(&["1 of the checks failed"]);
+    let lacking = format!("FAIL   tokens    no DUSD on eip155:31337: send some to {}", alice.address);
+    assert!(ran.out.contains(&lacking), "{ran:?}");
     let proxy = alice.serve(&[]).await;
     let mut first = reasons(proxy.address).await;
     while first == ["key-locked"] {
@@ -230,6 +235,8 @@ async fn an_empty_wallet_is_not_ready_and_a_balance_that_is_not_known_is_no_obst
     deploy::fund(&url, alice.address, U256::zero(), &[(dollar, 1.into())]).await.unwrap();
     await_reasons(proxy.address, &[]).await;
     proxy.kill().await;
+    let ran = run(&["check", "--config", text(&config)]).await;
+    assert!(ran.code == 0 && ran.out.contains("ok     tokens    0.000001 DUSD on eip155:31337"), "{ran:?}");
 }
 
 #[tokio::test]
