@@ -67,7 +67,7 @@ pub enum PrivateFileError {
         mode: u32,
     },
     /// It belongs to another user, who can change it.
-    #[error("{path} belongs to another user (uid {owner}, this is {us}); run as its owner, or: chown {us} {path}; chmod 600 {path}", path = path.display())]
+    #[error("{path} belongs to another user (uid {owner}, this is {us}); run as its owner{}", or_take(*us, path), path = path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -108,6 +108,12 @@ pub enum PrivateFileError {
     /// Every user can replace the file.
     #[error("every user can change the directory {directory}; run: chmod o-w {directory}", directory = .0.display())]
     Directory(PathBuf),
+}
+
+/// Another remedy for a file of another user. Root would take it from a service that runs as that user.
+fn or_take(us: u32, path: &Path) -> String {
+    let path = path.display();
+    if us == 0 { String::new() } else { format!(", or: chown {us} {path}; chmod 600 {path}") }
 }
 
 /// Reads a file that only this user can access; or that root has provided for a group of this process to read, as Kubernetes
@@ -427,6 +433,7 @@ mod tests {
             let told = us
                 .check(path, (owner, group), mode)
                 .map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(!told.contains("chown 0"), "{told}");
             assert!(
                 if expected.is_empty() { told.is_empty() } else { told.contains(expected) },
                 "{mode:o}: {told}"

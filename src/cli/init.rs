@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use http::Uri;
 
 use super::config_args::{ConfigArgs, default_file};
-use super::output::print;
+use super::output::{print, quoted};
 use crate::chain::keystore;
 use crate::chain::keystore::Password;
 use crate::protocol::Address;
@@ -52,7 +53,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// A host to pay up to 5 cents for each request, such as api.example.com; repeatable
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = host)]
     pub pay: Vec<HostPattern>,
     /// Also prepare payment channels (µRaiden), which need a node
     #[arg(long)]
@@ -98,6 +99,19 @@ impl InitArgs {
             self.dir.as_ref().map(|directory| directory.join(CONFIG)).or_else(|| self.place.config.clone());
         named.or_else(default_file).context("HOME is not set; say with --dir where to create the files")
     }
+}
+
+/// Parses a host to pay; of a URL, it says which host to write.
+fn host(text: &str) -> Result<HostPattern, String> {
+    text.parse::<HostPattern>().map_err(|error| {
+        let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let uri = url.parse::<Uri>().ok();
+        let meant = uri.as_ref().and_then(Uri::host).and_then(|host| host.parse::<HostPattern>().ok());
+        match meant {
+            Some(host) => format!("{error}: write {host}"),
+            None => error.to_string(),
+        }
+    })
 }
 
 /// The example with the keys enabled that a paying proxy needs, a budget, and an entry for each host.
@@ -174,7 +188,10 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn next_steps(address: Address, (keystore, config): (&Path, &Path), args: &InitArgs) -> String {
     let is_default = default_file().is_some_and(|default| default == config);
-    let option = if is_default { String::new() } else { format!(" --config {}", config.display()) };
+    let option = match is_default {
+        true => String::new(),
+        false => format!(" --config {}", quoted(&config.to_string_lossy())),
+    };
     let (keystore, config) = (keystore.display(), config.display());
     let rules = match (args.channels, args.pay.is_empty()) {
         (true, _) => format!(
@@ -269,6 +286,18 @@ mod tests {
         let text = configuration(None, &[], false).unwrap();
         assert!(!text.contains(">>>"));
         assert!(Config::parse(&text, Path::new("/x"), &home).unwrap().chain.is_none());
+    }
+
+    #[test]
+    fn the_next_steps_are_for_a_shell() {
+        let directory = tempfile::tempdir().unwrap();
+        let args = args(directory.path(), "correct horse\n");
+        let steps = next_steps(
+            Address([1; 20]),
+            (Path::new("/a/my dir/k"), Path::new("/a/my dir/proxy.toml")),
+            &args,
+        );
+        assert!(steps.contains("tollpass serve --config '/a/my dir/proxy.toml'\n"), "{steps}");
     }
 
     #[test]

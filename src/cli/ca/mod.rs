@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use super::confirm::confirm;
-use super::output::{print, tell};
+use super::output::{print, quoted, tell};
 use crate::admin;
 use crate::app;
 use crate::config;
@@ -275,7 +275,7 @@ fn options(args: &CaArgs) -> anyhow::Result<String> {
     for (option, path) in [("--config", &args.place.config), ("--state-dir", &args.place.state_dir)] {
         if let Some(path) = path {
             let path = std::path::absolute(path)?;
-            text += &format!(" {option} {}", trust::quoted(&OsString::from(path).to_string_lossy()));
+            text += &format!(" {option} {}", quoted(&OsString::from(path).to_string_lossy()));
         }
     }
     Ok(text)

@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::Context as _;
 use clap::ValueEnum;
 
+use crate::cli::output::quoted;
 use crate::tls::Authority;
 
 /// A system, or a program with its own trust store.
@@ -93,15 +94,6 @@ pub(super) fn text(authority: &Authority, systems: &[System], options: &str) -> 
         );
     }
     Ok(text)
-}
-
-/// Quotes a string as one shell word.
-pub(super) fn quoted(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%,".contains(letter);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 impl Parts {

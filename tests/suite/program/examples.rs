@@ -131,7 +131,11 @@ async fn the_kubernetes_file_is_a_sidecar_that_can_read_what_it_needs() {
     let bundle = export.last().unwrap();
     for one in named("containers", "app")["env"].as_vec().unwrap() {
         let (name, value) = (string(&one["name"]), string(&one["value"]));
-        let expected = if name.contains("CERT") || name.contains("BUNDLE") { bundle } else { "127.0.0.1" };
+        let expected = match name.as_str() {
+            "NODE_USE_ENV_PROXY" => "1",
+            name if name.contains("CERT") || name.contains("BUNDLE") => bundle,
+            _ => "127.0.0.1",
+        };
         assert!(value.contains(expected), "{name}: {value}");
     }
 }

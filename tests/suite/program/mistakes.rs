@@ -406,6 +406,18 @@ async fn a_url_is_not_a_host_and_the_port_has_a_key() {
         let ran = run(&["check", "--config", text(&path)]).await;
         ran.expect_failure(&["line 4: pay[0].host: ", &format!("-> {remedy}")]);
     }
+    for host in ["https://api.example.com/v1", "api.example.com:443", "api.example.com/v1"] {
+        let ran = run(&["init", "--pay", host]).await;
+        assert!(ran.code == 2 && ran.errors.contains("path: write api.example.com\n"), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_another_encoding_is_told_with_its_line() {
+    let (_directory, path) = place("");
+    std::fs::write(&path, b"# a\n# caf\xe9\n").unwrap();
+    let ran = run(&["check", "--config", text(&path)]).await;
+    ran.expect_failure(&["line 2: not UTF-8", "-> save the file as UTF-8"]);
 }
 
 #[tokio::test]
