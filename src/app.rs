@@ -702,6 +702,14 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
     Ok(())
 }
 
+/// Checks who can change a configuration that may be invalid.
+///
+/// # Errors
+/// Every user can change it.
+pub fn check_writers_of(file: &Path) -> Result<(), PrivateFileError> {
+    private::check_writers(file).map(drop)
+}
+
 /// Unlocks the key, reserves it and starts the payment service. Retries while the node is down. Then logs what the wallet
 /// holds, if wanted.
 ///

@@ -70,9 +70,12 @@ impl ConfigArgs {
     /// create another one because of a typo.
     pub(super) fn state_dir(&self) -> anyhow::Result<PathBuf> {
         let Some(path) = &self.state_dir else {
-            return Config::state_dir_of(self.file().as_deref()).context(
-                "the state directory is not known: name it with --state-dir, or correct the configuration",
-            );
+            let unknown =
+                "the state directory is not known: name it with --state-dir, or correct the configuration";
+            let file = self.file();
+            // Whoever can write it could lead to another directory, on which a freeze ends nothing.
+            file.as_deref().map(app::check_writers_of).transpose().context(unknown)?;
+            return Config::state_dir_of(file.as_deref()).context(unknown);
         };
         let remedy = "name the right one with --state-dir, or its configuration with --config";
         match std::fs::metadata(path) {

@@ -237,7 +237,7 @@ async fn all_errors_of_a_configuration_are_reported() {
     let faults = "lisen = \"127.0.0.1:0\"\n[limits]\nmax_attempts = 0\npay_timeout = \"soon\"\n\
                   [[pay]]\nhost = \"a b\"\n[wallet]\n";
     std::fs::write(&path, faults).unwrap();
-    for command in ["serve", "check", "channels"] {
+    for command in ["serve", "check", "env"] {
         let ran = run(&[command, "--config", text(&path)]).await;
         let keys =
             ["lisen: ", "listen", "limits.max_attempts: ", "limits.pay_timeout: ", "pay[0].host: ", "wallet"];
