@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use tower::{Layer, Service};
 use tracing::{info, warn};
@@ -17,13 +17,11 @@ use super::error::{BAD_REQUEST, ErrorAnswer, ForwardError};
 use super::handling::{Explanation, Handling, RequestName};
 use super::message::body::Body;
 use super::message::expect::TrackedBody;
+use super::message::proxy_status::{PROXY_STATUS, remove_ours};
 use super::message::via::PSEUDONYM;
 use super::message::{expect, validate};
 use crate::protocol::{ReasonCode, Refusal};
 use crate::proxy::request_service::RequestService;
-
-/// `Proxy-Status`, RFC 9209.
-pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Longest details in `Proxy-Status`, in characters.
 const LONGEST_DETAILS: usize = 512;
@@ -106,44 +104,8 @@ pub(super) fn seconds(wait: Duration) -> u64 {
 /// Appends our entry to the `Proxy-Status` of an origin's response, after those of other proxies. Entries in our name are
 /// removed: an origin could advise the user to raise a limit with them.
 pub fn append_proxy_status(headers: &mut HeaderMap, reason: ReasonCode, details: &str) {
-    if let header::Entry::Occupied(entry) = headers.entry(PROXY_STATUS) {
-        let (_, lines) = entry.remove_entry_mult();
-        let kept: Vec<HeaderValue> = lines.filter_map(without_ours).collect();
-        for line in kept {
-            headers.append(PROXY_STATUS, line);
-        }
-    }
+    remove_ours(headers);
     headers.append(PROXY_STATUS, proxy_status(None, reason, details));
-}
-
-/// A line of `Proxy-Status` without entries in our name; `None` if nothing is left, or if its last string has no end.
-fn without_ours(line: HeaderValue) -> Option<HeaderValue> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    let members = line.as_bytes().split(|byte| {
-        let is_end = *byte == b',' && !is_quoted;
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if is_quoted => is_escaped = true,
-            b'"' => is_quoted = !is_quoted,
-            _ => {}
-        }
-        is_end
-    });
-    let is_other = |member: &&[u8]| {
-        let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let name = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).unwrap_or(name);
-        !name.eq_ignore_ascii_case(PSEUDONYM.as_bytes())
-    };
-    let members: Vec<&[u8]> = members.collect();
-    if is_quoted {
-        // It would make the whole field unreadable, and our entry with it.
-        return None;
-    }
-    let kept: Vec<&[u8]> = members.iter().copied().filter(is_other).collect();
-    if kept.len() == members.len() {
-        return Some(line);
-    }
-    HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|line| !line.is_empty())
 }
 
 /// Our entry in `Proxy-Status`: the error type, if it is an error, the reason for programs, and details for people.

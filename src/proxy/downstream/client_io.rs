@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use http::{Extensions, Request};
+use http::{Extensions, HeaderMap, Request};
 use hyper::rt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
@@ -371,12 +371,25 @@ impl ConnState {
 pub(crate) struct InterimSender {
     state: Arc<ConnState>,
     turn: u64,
+    filter: Option<fn(&mut HeaderMap)>,
 }
 
 impl InterimSender {
     /// For the request that has just been read.
     pub(crate) fn new(state: &Arc<ConnState>) -> Self {
-        Self { state: Arc::clone(state), turn: state.turn.load(Ordering::Relaxed) }
+        Self { state: Arc::clone(state), turn: state.turn.load(Ordering::Relaxed), filter: None }
+    }
+
+    /// Has `filter` remove headers that must not reach the client.
+    pub(crate) fn set_filter(&mut self, filter: fn(&mut HeaderMap)) {
+        self.filter = Some(filter);
+    }
+
+    /// Removes the headers that must not reach the client.
+    pub(crate) fn filter(&self, headers: &mut HeaderMap) {
+        if let Some(filter) = self.filter {
+            filter(headers);
+        }
     }
 
     /// Sends an interim response, unless the final one has been sent; at most `limit` bytes are queued.

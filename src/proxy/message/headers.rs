@@ -3,6 +3,7 @@
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::proxy_status::{PROXY_STATUS, remove_ours};
 use crate::protocol::schemes::is_payment_header;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -27,6 +28,7 @@ impl Present {
     pub(crate) const TRANSFER_ENCODING: Self = Self(1 << 6);
     pub(crate) const UPGRADE: Self = Self(1 << 7);
     pub(crate) const VIA: Self = Self(1 << 8);
+    pub(crate) const PROXY_STATUS: Self = Self(1 << 14);
     const CONNECTION: Self = Self(1 << 9);
     const KEEP_ALIVE: Self = Self(1 << 10);
     const PROXY_AUTHENTICATE: Self = Self(1 << 11);
@@ -70,6 +72,7 @@ impl Present {
             _ if *name == KEEP_ALIVE => Self::KEEP_ALIVE,
             _ if *name == PROXY_CONNECTION => Self::PROXY_CONNECTION,
             _ if *name == PERSISTENT_AUTH => Self::CHALLENGE,
+            _ if *name == PROXY_STATUS => Self::PROXY_STATUS,
             _ => Self::default(),
         }
     }
@@ -144,8 +147,9 @@ fn is_allowed_in_trailers(name: &HeaderName) -> bool {
     *name != header::CONNECTION && !END_TO_END.contains(name) && !Present::by(name).has(Present::ONE_HOP)
 }
 
-/// Removes headers that are not allowed in trailers.
+/// Removes headers that are not allowed in trailers, and what speaks in our name.
 pub(crate) fn normalise_trailers(trailers: &mut HeaderMap) {
+    remove_ours(trailers);
     let bad: Vec<HeaderName> =
         trailers.keys().filter(|name| !is_allowed_in_trailers(name)).cloned().collect();
     for name in bad {
@@ -404,6 +408,7 @@ mod tests {
         assert!(none.is_empty());
         let mut sent =
             map(&[("x-sum", "1"), ("content-length", "9"), ("connection", "x"), ("set-cookie", "a")]);
+        sent.append(PROXY_STATUS, HeaderValue::from_static("tollpass; reason=over-budget"));
         normalise_trailers(&mut sent);
         assert_eq!(sent, map(&[("x-sum", "1")]));
     }

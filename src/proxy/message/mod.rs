@@ -8,6 +8,7 @@ pub mod headers;
 pub(crate) mod max_forwards;
 pub(crate) mod multiplexed;
 pub(crate) mod payment_headers;
+pub(crate) mod proxy_status;
 pub(crate) mod recorded;
 pub(crate) mod streamed;
 pub(crate) mod target;

@@ -35,7 +35,7 @@ use std::task::{Context, Poll, ready};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
-use super::downstream::client_io::ConnectionId;
+use super::downstream::client_io::{ConnectionId, InterimSender};
 use super::extensions::{Arrival, Confined, RemoteClient, RequestClient};
 use super::handling::RequestName;
 use super::message::{headers, target};
@@ -321,7 +321,10 @@ where
     let name = RequestName::of(&request);
     let (mut head, body) = request.into_parts();
     // Extensions belong to the client's connection; resent requests have none, except for their reach.
-    let extensions = std::mem::take(&mut head.extensions);
+    let mut extensions = std::mem::take(&mut head.extensions);
+    if let Some(interim) = extensions.get_mut::<InterimSender>() {
+        interim.set_filter(strip::interim);
+    }
     if extensions.get::<RemoteClient>().is_some() {
         head.extensions.insert(RemoteClient);
     }

@@ -39,6 +39,13 @@ pub(super) fn answer(mut answer: Response<Body>) -> Response<Body> {
     answer.map(|body| Body::Unpaid(Box::new(body)))
 }
 
+/// Removes payment headers and cookies from an interim response.
+pub(super) fn interim(headers: &mut HeaderMap) {
+    answer_cookies(headers);
+    announced(headers);
+    payment_headers::strip(headers);
+}
+
 /// Removes the names of payment headers from `Trailer`.
 fn announced(headers: &mut HeaderMap) {
     let lines: Vec<HeaderValue> = headers.get_all(header::TRAILER).iter().cloned().collect();
@@ -104,6 +111,18 @@ mod tests {
         assert_eq!(values(&fields, header::ACCEPT), ["text/*", "image/*"]);
         assert_eq!(values(&fields, HeaderName::from_static("x-rdn-balance")), ["kept"]);
         assert_eq!(values(&fields, header::COOKIE), ["a=1; b=2", "c=rdn-3"]);
+    }
+
+    #[test]
+    fn an_interim_response_keeps_nothing_that_pays() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in
+            [("link", "</a>"), ("rdn-price", "1"), ("payment-response", "x"), ("set-cookie", "RDN-Price=3")]
+        {
+            fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        interim(&mut fields);
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["link"]);
     }
 
     #[test]

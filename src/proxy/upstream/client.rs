@@ -22,7 +22,7 @@ use crate::proxy::extensions::CarriesPayment;
 use crate::proxy::message::body::Body;
 use crate::proxy::message::expect::{ContinueGate, EarlyResponse};
 use crate::proxy::message::headers::Present;
-use crate::proxy::message::{expect, headers, target, via};
+use crate::proxy::message::{expect, headers, proxy_status, target, via};
 use crate::proxy::settings::ProxySettings;
 
 /// The HTTP client towards origins: prepares requests, chooses a pool, and turns responses into those for the client.
@@ -165,7 +165,9 @@ impl UpstreamClient {
             // hyper's server sends its own 100 when the body is first read.
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
             (status, _, Some(sender)) => {
-                sender.send(&interim_head(status, interim.version(), interim.headers().clone()), limit);
+                let mut headers = interim.headers().clone();
+                sender.filter(&mut headers);
+                sender.send(&interim_head(status, interim.version(), headers), limit);
             }
         });
     }
@@ -238,6 +240,9 @@ impl UpstreamClient {
         let headers = response.headers_mut();
         headers::normalise_framing(headers, present);
         headers::remove_hop_by_hop(headers, present);
+        if present.has(Present::PROXY_STATUS) {
+            proxy_status::remove_ours(headers);
+        }
         via::add_via(headers, received);
         if is_bound {
             headers.insert(headers::PROXY_SUPPORT, headers::SESSION_BASED);
@@ -257,6 +262,7 @@ fn interim_head(status: StatusCode, version: Version, mut headers: HeaderMap) ->
     let present = Present::among(&headers);
     headers::remove_hop_by_hop(&mut headers, present);
     headers.remove(header::CONTENT_LENGTH);
+    proxy_status::remove_ours(&mut headers);
     via::add_via(&mut headers, version);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();

@@ -138,9 +138,9 @@ async fn fields_of_one_hop_stay_on_it_and_others_cannot_be_named_away(way: Way) 
         GET,
         &[(
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x-own, content-length, set-cookie\r\nX-Own: 1\r\n\
-              Set-Cookie: a=b\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\n\r\nab",
+              Set-Cookie: a=b\r\nProxy-Status: tollpass; reason=no-wallet, edge\r\nKeep-Alive: x\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\n\r\nab",
             Reaches(
-                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=b\r\nvia: 1.1 tollpass\r\nconnection: close\r\n\r\nab",
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=b\r\nproxy-status: edge\r\nvia: 1.1 tollpass\r\nconnection: close\r\n\r\nab",
             ),
         )],
     )
@@ -151,7 +151,7 @@ async fn trailers_reach_clients_that_accept_them_and_never_become_headers(way: W
     let lane = way.lane().await;
     let takes = "GET {t}/ HTTP/1.1\r\nHost: {o}\r\nTE: trailers\r\nConnection: close, te\r\n\r\n";
     let answer = b"HTTP/1.1 200 OK\r\nTrailer: X-Sum, Content-Length, Set-Cookie\r\nTransfer-Encoding: chunked\r\n\r\n\
-                   2\r\nab\r\n0\r\nX-Sum: 9\r\nContent-Length: 1\r\nSet-Cookie: a=b\r\n\r\n";
+                   2\r\nab\r\n0\r\nX-Sum: 9\r\nContent-Length: 1\r\nSet-Cookie: a=b\r\nProxy-Status: tollpass; reason=over-budget\r\n\r\n";
     let head = "HTTP/1.1 200 OK\r\ntrailer: X-Sum\r\nvia: 1.1 tollpass\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     let with: &'static str = format!("{head}2\r\nab\r\n0\r\nx-sum: 9\r\n\r\n").leak();
     answers(&lane, takes, &[(answer, Reaches(with))]).await;

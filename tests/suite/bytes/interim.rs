@@ -18,12 +18,15 @@ async fn they_pass_unchanged_except_for_hop_by_hop_headers(way: Way) {
     let (mut client, mut server) = lane.exchange(GET).await;
     server.request().await.unwrap();
     server
-        .send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\nConnection: x-own\r\nX-Own: 1\r\n\r\n")
+        .send(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\nConnection: x-own\r\nX-Own: 1\r\n\
+               Proxy-Status: edge, tollpass; reason=over-budget\r\n\r\n",
+        )
         .await;
     let hints = client.head().await;
     assert_eq!(
         lane.show(hints.as_bytes()),
-        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nlink: </b>\r\nvia: 1.1 tollpass\r\n\r\n"
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nlink: </b>\r\nproxy-status: edge\r\nvia: 1.1 tollpass\r\n\r\n"
     );
     server.send("HTTP/1.1 102 Processing\r\n\r\n").await;
     assert!(client.head().await.starts_with("HTTP/1.1 102 "));
