@@ -50,12 +50,15 @@ impl<'a> Host<'a> {
 }
 
 /// The form in which channels, rules and certificates identify a host: names in lower case without the trailing dot,
-/// addresses without brackets and zone. An invalid host is returned lower-cased.
+/// addresses without brackets and zone, loopback for the unspecified address, which leads there. An invalid host is
+/// returned lower-cased.
 pub fn canonical(host: &str) -> Cow<'_, str> {
-    if is_ipv4(host) {
+    if plain_ipv4(host).is_some_and(|address| !address.is_unspecified()) {
         return host.into();
     }
     match Host::read(host).map(Host::address) {
+        Ok(Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED))) => Ipv4Addr::LOCALHOST.to_string().into(),
+        Ok(Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))) => Ipv6Addr::LOCALHOST.to_string().into(),
         Ok(Some(address)) => address.to_string().into(),
         Ok(None) | Err(NotAHost) => {
             let host = host.strip_suffix('.').unwrap_or(host);
@@ -279,6 +282,11 @@ mod tests {
             ("[fe80::1%25eth0]", "fe80::1"),
             ("[::ffff:10.0.0.1]", "10.0.0.1"),
             ("0xa.1", "10.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("0", "127.0.0.1"),
+            ("[::ffff:0.0.0.0]", "127.0.0.1"),
+            ("[::]", "::1"),
+            ("0.0.0.1", "0.0.0.1"),
             ("1.2.3.4.5", "1.2.3.4.5"),
         ] {
             assert_eq!(canonical(text), expected);

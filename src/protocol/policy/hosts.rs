@@ -92,6 +92,8 @@ mod tests {
             ("2130706433", 1, true),
             ("::ffff:127.0.0.1", 1, true),
             ("[::ffff:7f00:1]", 1, true),
+            ("0.0.0.0", 1, true),
+            ("0", 1, true),
             ("127.2", 1, false),
         ] {
             assert_eq!(hosts.covers(host, port), expected, "{host}:{port}");
