@@ -26,6 +26,7 @@ use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
 use crate::proxy::extensions::{Arrival, Confined, RemoteClient, RequestClient};
 use crate::proxy::message::body::Body;
+use crate::proxy::message::headers;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::parked::ParkedConnection;
@@ -147,7 +148,7 @@ impl<S> TunnelService<S> {
     }
 
     fn place(&self, request: &mut Request<Body>) -> Result<(), Misdirected> {
-        if request.headers().len() > self.max_headers {
+        if headers::count_as_http1(request.headers()) > self.max_headers {
             let why = "it has more headers than limits.head_fields";
             return Err(Misdirected(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

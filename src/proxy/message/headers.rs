@@ -259,6 +259,11 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// The number of headers that HTTP/1.1 has for these: one `Cookie`, into how many HTTP/2 may have split it.
+pub(crate) fn count_as_http1(headers: &HeaderMap) -> usize {
+    headers.len() - headers.get_all(header::COOKIE).iter().skip(1).count()
+}
+
 /// Whether a method is idempotent, so that the request may be retried. RFC 9110 section 9.2.2.
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(

@@ -301,5 +301,12 @@ async fn a_request_has_no_more_fields_than_allowed_in_either_version() {
             assert_eq!(fetched.got.status, status, "{of_curl} {count}: {fetched:?}");
         }
     }
+    // HTTP/2 may split a cookie, as browsers do.
+    let crumbs: Vec<String> = (0..120).map(|number| format!("cookie: c{number}=1")).collect();
+    let mut more = vec!["--cacert", ca.to_str().unwrap(), "--http2", &url];
+    more.extend(crumbs.iter().flat_map(|crumb| ["-H", crumb]));
+    let fetched = curl(Some(shop.proxy.address), &more).await;
+    assert_eq!(fetched.got.status, StatusCode::OK, "{fetched:?}");
+    assert!(fetched.got.text().contains("cookie: c0=1; c1=1; "), "{fetched:?}");
     shop.close().await;
 }
