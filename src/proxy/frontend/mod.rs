@@ -2,6 +2,7 @@
 //! and sends `http` requests to hosts in `upgrade` as `https`. All other requests pass unchanged. It neither forwards nor
 //! pays, and its responses change no state.
 
+mod cookies;
 mod cross_site;
 mod dashboard;
 mod identity;
@@ -510,6 +511,10 @@ impl FrontendPort {
     fn come_back(&self, answer: &mut Response<Body>, route: Option<&TakenRoute>, is_upgraded: bool) {
         if is_upgraded {
             upgrade::answer(answer, &self.upgrade);
+            // A route knows whether its client uses TLS.
+            if route.is_none() {
+                upgrade::cookies(answer);
+            }
         }
         let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
         if let Some((route, taken)) = taken {

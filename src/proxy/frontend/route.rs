@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Request, Response, Uri};
 
+use super::cookies;
 use super::cross_site::is_cross_site;
 use super::refused::FrontendRefusal;
 use crate::hosts::default_port;
@@ -101,7 +102,7 @@ impl ReverseRoute {
                 *header = here;
             }
         }
-        self.cookies(headers, is_tls);
+        cookies::rewrite(headers, |cookie| self.cookie(cookie, is_tls));
     }
 
     /// The location for the client; `None` if it can stay as it is.
@@ -149,37 +150,19 @@ impl ReverseRoute {
         Some(format!("{same}{}{slash}{rest}{more}", self.prefix))
     }
 
-    /// Limits cookies to the route.
-    fn cookies(&self, headers: &mut HeaderMap, is_tls: bool) {
-        if !headers.contains_key(header::SET_COOKIE) {
-            return;
-        }
-        let lines: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
-        headers.remove(header::SET_COOKIE);
-        for line in lines {
-            let here = line.to_str().ok();
-            let here = here.and_then(|cookie| HeaderValue::try_from(self.cookie(cookie, is_tls)).ok());
-            headers.append(header::SET_COOKIE, here.unwrap_or(line));
-        }
-    }
-
     /// Removes `Domain`, which names another host, and `Secure` if the client uses plain HTTP; maps `Path` to the route, so
     /// that routes do not share cookies.
     fn cookie(&self, cookie: &str, is_tls: bool) -> String {
-        let mut parts = cookie.split(';');
-        let mut kept = parts.next().unwrap_or_default().to_owned();
-        // These prefixes guarantee attributes, which must not be removed.
-        let is_bound = ["__host-", "__secure-"].iter().any(|start| {
-            kept.trim_start().get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start))
-        });
-        if is_bound {
+        if cookies::is_bound(cookie) {
             return cookie.to_owned();
         }
+        let cookie = if is_tls { cookie.to_owned() } else { cookies::without_secure(cookie) };
+        let mut parts = cookie.split(';');
+        let mut kept = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             match name.trim().to_ascii_lowercase().as_str() {
                 "domain" => {}
-                "secure" if !is_tls => {}
                 "path" => {
                     let path = below(value.trim(), &self.base).unwrap_or("/");
                     let path = format!("{}{path}", self.prefix);

@@ -5,6 +5,7 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
+use super::cookies;
 use crate::hosts::without_brackets;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::Body;
@@ -40,6 +41,11 @@ pub(super) fn answer(answer: &mut Response<Body>, hosts: &[HostPattern]) {
             *header = plain;
         }
     }
+}
+
+/// Has a client that uses plain HTTP return the cookies.
+pub(super) fn cookies(answer: &mut Response<Body>) {
+    cookies::rewrite(answer.headers_mut(), cookies::without_secure);
 }
 
 /// The `http` URL that [`target`] maps to this `https` URL.
@@ -102,6 +108,25 @@ mod tests {
             assert_eq!(*request.uri(), to.map_or(uri, |to| to.parse().unwrap()), "{from}");
         }
     }
+
+    #[test]
+    fn cookies_come_back_for_a_client_without_tls() {
+        let mut received = Response::new(Body::Empty);
+        for (cookie, _) in COOKIES {
+            received.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static(cookie));
+        }
+        super::cookies(&mut received);
+        let kept: Vec<&HeaderValue> = received.headers().get_all(header::SET_COOKIE).iter().collect();
+        assert_eq!(kept, COOKIES.map(|(_, kept)| kept));
+    }
+
+    const COOKIES: [(&str, &str); 5] = [
+        ("a=1; Domain=a.example; Secure; HttpOnly", "a=1; Domain=a.example; HttpOnly"),
+        ("a=secure; path=/;SECURE", "a=secure; path=/"),
+        ("__Host-a=1; Secure; Path=/", "__Host-a=1; Secure; Path=/"),
+        ("__Secure-a=1; Secure", "__Secure-a=1; Secure"),
+        ("a=1", "a=1"),
+    ];
 
     #[test]
     fn redirects_to_listed_hosts_come_back_plain() {

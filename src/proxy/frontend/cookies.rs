@@ -1,0 +1,45 @@
+//! `Set-Cookie` of an origin, for a client that knows the origin by another URL.
+
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+
+/// Rewrites each cookie that the origin sets with `rewritten`.
+pub(super) fn rewrite(headers: &mut HeaderMap, rewritten: impl Fn(&str) -> String) {
+    if !headers.contains_key(header::SET_COOKIE) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for line in lines {
+        let here = line.to_str().ok();
+        let here = here.and_then(|cookie| HeaderValue::try_from(rewritten(cookie)).ok());
+        headers.append(header::SET_COOKIE, here.unwrap_or(line));
+    }
+}
+
+/// Whether the name of a cookie begins with a prefix that guarantees attributes, which must not be removed.
+pub(super) fn is_bound(cookie: &str) -> bool {
+    ["__host-", "__secure-"]
+        .iter()
+        .any(|start| cookie.trim_start().get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start)))
+}
+
+/// Removes `Secure`: a client that uses plain HTTP would not return the cookie.
+pub(super) fn without_secure(cookie: &str) -> String {
+    if is_bound(cookie) {
+        return cookie.to_owned();
+    }
+    let mut parts = cookie.split(';');
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts.filter(|part| !is_secure(part)) {
+        kept.push(';');
+        kept.push_str(part);
+    }
+    kept
+}
+
+/// Whether an attribute is `Secure`, which has no value, but may be written with one.
+fn is_secure(attribute: &str) -> bool {
+    let name = attribute.split_once('=').map_or(attribute, |(name, _)| name);
+    name.trim().eq_ignore_ascii_case("secure")
+}
