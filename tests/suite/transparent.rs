@@ -108,7 +108,8 @@ async fn fields_of_one_hop_stay_on_it() {
     )
     .await;
     let head = server.head().await;
-    for gone in ["x-named", "keep-alive", "proxy-connection", "proxy-authorization"] {
+    for gone in ["x-named", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade", "connection"]
+    {
         assert_eq!(field(&head, gone), None, "{head}");
     }
     assert_eq!(field(&head, "x-end-to-end"), Some("1"));

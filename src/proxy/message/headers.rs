@@ -141,6 +141,12 @@ fn remove_nominated(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether `Connection` nominates a header.
+pub(crate) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let mut options = headers.get_all(header::CONNECTION).iter().flat_map(tokens);
+    options.any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
 /// Whether a header is allowed in trailers: it must not frame, route or authenticate, nor be hop-by-hop. RFC 9110 section
 /// 6.5.1.
 fn is_allowed_in_trailers(name: &HeaderName) -> bool {

@@ -12,13 +12,18 @@ use crate::proxy::access_log::TunnelRecord;
 use crate::proxy::downstream::server::ConnectionPermit;
 use crate::proxy::error::ForwardError;
 use crate::proxy::message::body::Body;
+use crate::proxy::message::headers;
 use crate::proxy::message::headers::Present;
 use crate::proxy::tunnel;
 use crate::proxy::upstream::client::UpstreamClient;
 
-/// Whether the client requests another protocol and its connection allows that.
+/// Whether the client requests another protocol and its connection allows that. Without the option `upgrade` in
+/// `Connection`, the header was meant for another hop. RFC 9110 section 7.8.
 pub(crate) fn is_requested(request: &Request<Body>) -> bool {
-    request.headers().contains_key(header::UPGRADE) && request.extensions().get::<OnUpgrade>().is_some()
+    let headers = request.headers();
+    headers.contains_key(header::UPGRADE)
+        && headers::nominates(headers, &header::UPGRADE)
+        && request.extensions().get::<OnUpgrade>().is_some()
 }
 
 /// Whether it requests nothing but HTTP/2 over cleartext, which a server may ignore.

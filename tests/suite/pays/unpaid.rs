@@ -198,3 +198,16 @@ async fn a_tunnel_that_is_not_read_passes_a_402_untouched() {
     scene.expect_paid(0).await;
     scene.close().await;
 }
+
+#[tokio::test]
+async fn a_wish_for_another_protocol_that_is_not_for_this_hop_is_paid_like_others() {
+    let scene = Scene::open().await;
+    let request = format!(
+        "GET {}/paid HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: close\r\n\r\n",
+        scene.fair.origin.url()
+    );
+    let head = Raw::asking(scene.proxy.address, request).await.head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    scene.expect_paid(1).await;
+    scene.close().await;
+}
