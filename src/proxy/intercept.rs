@@ -304,6 +304,12 @@ enum TunnelKind {
     Secure { client: Box<TlsStream<ClientStream>>, parked: Option<ParkedConnection> },
 }
 
+/// Whether the client offers a version of HTTP that we speak, or none in particular.
+fn may_speak_http(accepted: &Accepted) -> bool {
+    let offered = accepted.client_hello().alpn();
+    offered.is_none_or(|mut offered| offered.any(|protocol| Leaves::PROTOCOLS.contains(&protocol)))
+}
+
 /// An intercepted tunnel.
 struct Tunnel<S> {
     context: Arc<InterceptContext>,
@@ -373,7 +379,7 @@ where
                 let client = Prefixed::new(heard, client);
                 Ok(TunnelKind::Plain { client, parked: self.park(origin) })
             }
-            Sniffed::Tls { accepted, heard } if !self.is_named(&accepted) => {
+            Sniffed::Tls { accepted, heard } if !self.is_named(&accepted) || !may_speak_http(&accepted) => {
                 self.blind(client, heard, origin).await
             }
             Sniffed::Tls { accepted, .. } => {

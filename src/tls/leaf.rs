@@ -25,9 +25,6 @@ use crate::mutex::lock;
 
 /// How long before its expiry a certificate is replaced.
 const RENEWED_BEFORE: Duration = Duration::from_secs(24 * 3600);
-/// The ALPN protocols of our servers, in order of preference.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
 /// Server certificates signed by one CA, all with one key that is never stored.
 pub struct Leaves {
     authority: Arc<Authority>,
@@ -73,6 +70,9 @@ pub enum LeafError {
 }
 
 impl Leaves {
+    /// The ALPN protocols of our servers, in order of preference.
+    pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
     /// Generates the key, with a cache for `capacity` certificates that evicts the least recently used.
     pub fn new(authority: Arc<Authority>, capacity: usize) -> Result<Self, LeafError> {
         let key = KeyPair::generate()?;
@@ -151,7 +151,7 @@ fn template() -> Result<ServerConfig, rustls::Error> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = Leaves::PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     // Clients resume by tickets, which take no memory here. Tickets contain the host, so all hosts can share one key.
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});

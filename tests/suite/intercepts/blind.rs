@@ -132,3 +132,25 @@ async fn an_unreachable_origin_is_reported_before_the_tunnel_opens() {
     assert!(head.starts_with("HTTP/1.1 502 ") && head.contains("error=connection_refused"), "{head}");
     shop.close().await;
 }
+
+#[tokio::test]
+async fn tls_for_another_protocol_than_http_is_left_alone() {
+    let shop = Shop::open(HTTP_1, "").await;
+    let config = shop.notary.certify("127.0.0.1", &["mqtt"]).await;
+    let bob = Secure::accept(config, |mut stream| async move {
+        let mut word = [0; 5];
+        stream.read_exact(&mut word).await.unwrap();
+        stream.write_all(&word).await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+    .await;
+    let stream = connect(shop.proxy.address, &bob.address.to_string()).await;
+    let mut stream = secure::trusting(&shop.notary.ca_file(), stream, "127.0.0.1", &["mqtt"])
+        .await
+        .expect("his own certificate");
+    stream.write_all(b"\x10\0\0\0\0").await.unwrap();
+    let mut heard = Vec::new();
+    soon("the answer", stream.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"\x10\0\0\0\0");
+    shop.close().await;
+}
