@@ -2,8 +2,8 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::via::PSEUDONYM;
-
+/// Our name in `Via` and `Proxy-Status`.
+pub const PSEUDONYM: &str = "tollpass";
 /// `Proxy-Status`.
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 

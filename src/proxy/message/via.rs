@@ -8,11 +8,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Uri, Version};
 
+pub use super::proxy_status::PSEUDONYM;
 use super::target;
 use super::target::hash_caseless;
-
-/// Our name in `Via` and `Proxy-Status`.
-pub const PSEUDONYM: &str = "tollpass";
 
 /// Seeded at random, so that no other process has the same marks.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
