@@ -557,7 +557,7 @@ impl PoolState {
     }
 
     /// h2 resets a stream in the same way for a head above our limit and for a malformed one, and closes the connection for
-    /// a far larger one. The number of bytes read distinguishes them.
+    /// a far larger one, or one whose headers are malformed. The number of bytes read distinguishes them.
     fn classify_multiplexed(&self, error: &hyper::Error, bytes: u64) -> ForwardError {
         match cause::<h2::Error>(error) {
             Some(ended) if is_bad_head(ended) && bytes >= self.limits.head_bytes as u64 / MOST_COMPRESSED => {
@@ -756,11 +756,17 @@ fn refusal(error: &h2::Error) -> Option<StreamRefusal> {
     }
 }
 
-/// Whether we reset a stream or closed the connection because of a response head.
+/// Whether we reset a stream or closed the connection because of a response head. The connection must have had no other
+/// stream.
 fn is_bad_head(error: &h2::Error) -> bool {
     let of_stream = error.is_reset() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
-    let calmed = [Some(h2::Reason::ENHANCE_YOUR_CALM), Some(h2::Reason::COMPRESSION_ERROR)];
-    error.is_library() && (of_stream || (error.is_go_away() && calmed.contains(&error.reason())))
+    let of_connection = [
+        Some(h2::Reason::ENHANCE_YOUR_CALM),
+        Some(h2::Reason::COMPRESSION_ERROR),
+        // Such as a name in capitals, or a line break in a value.
+        Some(h2::Reason::PROTOCOL_ERROR),
+    ];
+    error.is_library() && (of_stream || (error.is_go_away() && of_connection.contains(&error.reason())))
 }
 
 fn classify(error: &hyper::Error) -> ForwardError {

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Request, Response, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tollpass::proxy::{Body, ForwardError};
 
 use super::{ONLY_HTTP_1, ONLY_HTTP_2, Way, asked, get};
+use crate::support::frames::{DATA, END, END_HEADERS, Frames, HEADERS};
+use crate::support::raw::soon;
 use crate::support::secure::Secure;
 
 /// Repeats a request's head.
@@ -135,4 +138,45 @@ async fn each_origin_sees_another_name_of_ours_and_clients_none() {
     let mut on = get(one.address, "/");
     on.headers_mut().insert(header::VIA, entries[2].parse().unwrap());
     assert!(way.head(on).await.is_ok());
+}
+
+/// A payment whose answer cannot be read was made, and must not be presented again as one that was lost.
+#[tokio::test]
+async fn a_head_of_http_2_that_is_malformed_is_told_as_such() {
+    let way = Way::open();
+    // A name in capitals, and a value with a line break.
+    for head in [&b"\x88\x00\x03X-A\x011"[..], b"\x88\x00\x01x\x04a\r\nb"] {
+        let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+        let origin = Secure::accept(config, move |stream| async move {
+            let mut frames = Frames::greet(stream, &[]).await;
+            let stream = frames.request().await.unwrap();
+            frames.write(HEADERS, END | END_HEADERS, stream, head).await;
+            frames.hang().await;
+        })
+        .await;
+        let error = way.head(get(origin.address, "/")).await.unwrap_err();
+        assert!(matches!(error, ForwardError::BadAnswer(_)), "{head:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_before_its_end_is_no_whole_answer() {
+    const RST_STREAM: u8 = 3;
+    let way = Way::open();
+    for is_whole in [true, false] {
+        let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+        let origin = Secure::accept(config, move |stream| async move {
+            let mut frames = Frames::greet(stream, &[]).await;
+            let stream = frames.request().await.unwrap();
+            frames.write(HEADERS, END_HEADERS, stream, &[0x88]).await;
+            frames.write(DATA, if is_whole { END } else { 0 }, stream, b"hello").await;
+            // NO_ERROR.
+            frames.write(RST_STREAM, 0, stream, &[0; 4]).await;
+            frames.hang().await;
+        })
+        .await;
+        let answer = way.head(get(origin.address, "/")).await.unwrap();
+        let body = soon("a body", answer.into_body().collect()).await;
+        assert_eq!(body.is_ok(), is_whole, "{body:?}");
+    }
 }

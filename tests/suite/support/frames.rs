@@ -19,7 +19,7 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 /// END_STREAM, or ACK.
 pub const END: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
 const PREFACE: usize = 24;
 
 /// A connection whose frames are read and written.
