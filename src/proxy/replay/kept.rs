@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
@@ -34,9 +35,19 @@ pub fn keep<B: ByteBody + From<ReplayBody<B>>>(body: B, limits: &ReplayLimits) -
     if length.is_some_and(|length| length > limits.total()) {
         store.give_up(NotReplayable::TooLarge { limit: limits.total() });
     }
-    let core = Core { source: Some(body), length, read: 0, is_begun: false, store, pass: 0, waiting: None };
+    let core = Core {
+        source: Some(body),
+        length,
+        read: 0,
+        is_begun: false,
+        store,
+        trailers: None,
+        pass: 0,
+        waiting: None,
+    };
     let home = Home(Arc::new(Mutex::new(core)));
-    let first = ReplayBody { home: home.clone(), number: 0, position: 0, length, reading: None };
+    let first =
+        ReplayBody { home: home.clone(), number: 0, position: 0, length, trailers: None, reading: None };
     (first.into(), KeptBody { home: Some(home) })
 }
 
@@ -86,7 +97,7 @@ impl<B: ByteBody + From<ReplayBody<B>>> KeptBody<B> {
         poll_fn(|cx| home.lock().poll_whole(cx)).await.map(drop)
     }
 
-    /// The body again from its start, with a known length; stops the previous sending.
+    /// The body again from its start, with a known length unless it has trailers; stops the previous sending.
     ///
     /// If the client declared the length, the kept bytes come first and the rest follows as it arrives. Otherwise this waits
     /// until the client has sent all of it.
@@ -96,14 +107,20 @@ impl<B: ByteBody + From<ReplayBody<B>>> KeptBody<B> {
     pub async fn replay(&self) -> Result<B, NotReplayable> {
         let Some(home) = &self.home else { return Ok(B::default()) };
         let (number, declared) = home.lock().begin_pass()?;
-        let length = match declared {
-            Some(length) => length,
-            None => poll_fn(|cx| home.lock().poll_whole(cx)).await?,
+        let (length, trailers) = match declared {
+            Some(length) => (Some(length), None),
+            None => {
+                let length = poll_fn(|cx| home.lock().poll_whole(cx)).await?;
+                let trailers = home.lock().trailers.clone();
+                // A message with a length has no place for trailers.
+                (trailers.is_none().then_some(length), trailers)
+            }
         };
-        if length == 0 {
+        if length == Some(0) {
             return Ok(B::default());
         }
-        Ok(ReplayBody { home: home.clone(), number, position: 0, length: Some(length), reading: None }.into())
+        let home = home.clone();
+        Ok(ReplayBody { home, number, position: 0, length, trailers, reading: None }.into())
     }
 }
 
@@ -134,6 +151,8 @@ struct Core<B> {
     /// Whether reading the source has begun.
     is_begun: bool,
     store: KeptBytes,
+    /// What came after the bytes; the client's connection limits its size.
+    trailers: Option<Box<HeaderMap>>,
     /// The current sending; earlier ones are superseded.
     pass: u64,
     waiting: Option<Waker>,
@@ -178,6 +197,7 @@ impl<B: ByteBody> Core<B> {
                 if let Some(trailers) = frame.trailers_mut() {
                     // The request may carry our payment, so remove any of the client's.
                     payment_headers::strip(trailers);
+                    self.trailers = (!trailers.is_empty()).then(|| Box::new(trailers.clone()));
                 }
                 if let Some(data) = frame.data_ref() {
                     self.read += data.len() as u64;
@@ -213,6 +233,8 @@ pub struct ReplayBody<B> {
     number: u64,
     position: u64,
     length: Option<u64>,
+    /// Those to send again at the end.
+    trailers: Option<Box<HeaderMap>>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
@@ -240,6 +262,9 @@ impl<B: ByteBody> ReplayBody<B> {
         if let Some(data) = next.as_ref().and_then(|next| next.as_ref().ok()).and_then(Frame::data_ref) {
             self.position += data.len() as u64;
         }
+        if next.is_none() {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))));
+        }
         Poll::Ready(next)
     }
 
@@ -248,7 +273,9 @@ impl<B: ByteBody> ReplayBody<B> {
             Some(length) => self.position == length,
             None => {
                 let core = self.home.lock();
-                self.position == core.read && core.source.as_ref().is_none_or(http_body::Body::is_end_stream)
+                self.trailers.is_none()
+                    && self.position == core.read
+                    && core.source.as_ref().is_none_or(http_body::Body::is_end_stream)
             }
         }
     }

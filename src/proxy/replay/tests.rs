@@ -154,12 +154,37 @@ async fn a_body_of_unknown_length_is_sent_again_once_it_is_known() {
     let mut replay = std::pin::pin!(kept.replay());
     assert!(poll_immediate(replay.as_mut()).await.is_none(), "its length is not known yet");
     client.write_all(&chunk(&content[15..])).await.unwrap();
-    client.write_all(b"0\r\nX-Trailer: 1\r\n\r\n").await.unwrap();
+    client.write_all(b"0\r\n\r\n").await.unwrap();
     let again = replay.await.unwrap();
     assert_eq!(again.size_hint().exact(), Some(25));
-    let collected = again.collect().await.unwrap();
-    assert!(collected.trailers().is_none(), "trailers have no place beside a length");
-    assert_eq!(collected.to_bytes(), content);
+    assert_eq!(whole(again).await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn trailers_are_sent_again_with_the_body() {
+    let directory = tempfile::tempdir().unwrap();
+    for size in [0, 5, 25] {
+        let content = pattern(size);
+        let (body, mut client) = upload("Transfer-Encoding: chunked").await;
+        if size > 0 {
+            client.write_all(&chunk(&content)).await.unwrap();
+        }
+        client.write_all(b"0\r\nX-Sum: 1\r\nRDN-Balance: 7\r\n\r\n").await.unwrap();
+        let (first, kept) = keep(body, &limits(&directory));
+        let mut sendings = vec![first];
+        for round in 0..3 {
+            if round > 0 {
+                let again = kept.replay().await.unwrap();
+                assert_eq!(again.size_hint().exact(), None, "trailers have no place beside a length");
+                assert!(!again.is_end_stream());
+                sendings.push(again);
+            }
+            let collected = sendings.pop().unwrap().collect().await.unwrap();
+            let trailers = collected.trailers().unwrap();
+            assert_eq!((trailers.len(), &trailers["x-sum"]), (1, &"1".parse().unwrap()), "{size} {round}");
+            assert_eq!(collected.to_bytes(), content);
+        }
+    }
 }
 
 #[tokio::test]
