@@ -21,6 +21,9 @@ pub enum BodyError {
         /// The declared length.
         declared: u64,
     },
+    /// The peer ended the stream without ending the body. RFC 9113 section 8.1.
+    #[error("the peer reset the stream before the end of the body")]
+    Cut,
     /// It is being sent on another connection instead.
     #[error("the body is being sent on another connection")]
     Superseded,

@@ -20,12 +20,14 @@ pub trait HoldsStream: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct MultiplexedBody<S: HoldsStream + ?Sized> {
     incoming: Incoming,
+    /// Whether the request had been sent completely, so that only the end of the response can end the stream.
+    is_sent: bool,
     stream: S,
 }
 
 impl<S: HoldsStream> MultiplexedBody<S> {
-    pub(crate) fn new(incoming: Incoming, stream: S) -> Self {
-        Self { incoming, stream }
+    pub(crate) fn new(incoming: Incoming, is_sent: bool, stream: S) -> Self {
+        Self { incoming, is_sent, stream }
     }
 }
 
@@ -38,6 +40,12 @@ impl<S: HoldsStream + ?Sized> MultiplexedBody<S> {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(normalise_trailers(frame)))),
             ended => {
                 self.stream.complete();
+                // hyper takes a reset without an error for the end, as it is if the origin does not want the rest of the
+                // request.
+                if ended.is_none() && self.is_sent && !self.incoming.is_end_stream() {
+                    self.is_sent = false;
+                    return Poll::Ready(Some(Err(BodyError::Cut)));
+                }
                 Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming)))
             }
         }

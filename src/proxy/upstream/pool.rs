@@ -512,8 +512,10 @@ impl PoolState {
                 if TELLING.contains(&response.status()) {
                     response.extensions_mut().insert(permit.reuse().clone());
                 }
-                let response = response
-                    .map(|incoming| Body::Multiplexed(Box::new(MultiplexedBody::new(incoming, permit))));
+                let is_sent = retry.is_none();
+                let response = response.map(|incoming| {
+                    Body::Multiplexed(Box::new(MultiplexedBody::new(incoming, is_sent, permit)))
+                });
                 return SendOutcome::Response(response);
             }
             Err(error) => error,
