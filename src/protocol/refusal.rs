@@ -198,6 +198,9 @@ pub enum Refusal {
     /// The seller changed the payee after a payment was presented.
     #[error("the seller changed the receiver to {0} after a payment was presented")]
     ReceiverChanged(Address),
+    /// The seller changed the channel contract after a payment was presented.
+    #[error("the seller changed the channel contract to {0} after a payment was presented")]
+    ContractChanged(Address),
     /// The seller sent the state of another payer's channel.
     #[error("the seller sent the state of another sender's channel")]
     ForeignState,
@@ -607,6 +610,7 @@ impl Refusal {
             _ => matches!(
                 self,
                 Self::ReceiverChanged(_)
+                    | Self::ContractChanged(_)
                     | Self::ForeignState
                     | Self::UnprovenTotal { .. }
                     | Self::NotAccepted

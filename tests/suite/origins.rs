@@ -215,18 +215,25 @@ async fn our_certificate_is_shown_to_the_origin_that_it_is_for_and_to_no_other()
         let curious = greeter(server(bob.path(), Some((&ca, false)), versions)).await;
         let forbidding = greeter(server(bob.path(), Some((&ca, true)), versions)).await;
         let proof = ("certificate", certificate.as_path());
+        // Over HTTP/2, the origin's alert arrives in other words.
+        let mut config = ServerConfig::clone(&server(bob.path(), Some((&ca, true)), versions));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let forbidding_over_http_2 = greeter(Arc::new(config)).await;
         let known = [proof, ("client_cert", &identity[0]), ("client_key", &identity[1])];
         let upstream = entry(strict.address.port(), &known)
             + &entry(curious.address.port(), &[proof])
-            + &entry(forbidding.address.port(), &[proof]);
+            + &entry(forbidding.address.port(), &[proof])
+            + &entry(forbidding_over_http_2.address.port(), &[proof]);
         let (alice, proxy) = alice(&market, &upstream).await;
         let forth = [(&strict, "I know you"), (&curious, "who are you"), (&strict, "I know you")];
         for (bob, said) in forth {
             let got = asked(&proxy, bob).await;
             assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with(said), "{got}");
         }
-        let got = asked(&proxy, &forbidding).await;
-        assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("client_cert"), "{got}");
+        for bob in [&forbidding, &forbidding_over_http_2] {
+            let got = asked(&proxy, bob).await;
+            assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("client_cert"), "{got}");
+        }
         // The same through an intercepted tunnel.
         let ca = alice.state_dir().join("ca.pem");
         for (bob, said) in forth {

@@ -392,7 +392,7 @@ async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
         ),
         (
             |demand, _| Demand { receiver: ELSEWHERE, ..demand }.base(ASKED),
-            "asks again without giving a reason",
+            "the seller changed the receiver to 0x",
         ),
         (
             |demand, _| {

@@ -7,7 +7,7 @@ use super::{Engine, Outcome, PurchaseId, Reopens, Start};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::policy::{Adopt, Complaint, Retry};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::{Holding, Verdict};
+use crate::protocol::schemes::{Holding, Verdict, Violation};
 use crate::protocol::{Amount, Offer, Phase, Refusal};
 
 impl Engine {
@@ -72,7 +72,18 @@ impl Engine {
                 return self.reopen(id, &draft, now);
             }
             Verdict::Again(complaint) => return self.pause(id, draft, complaint, reopens, now),
-            Verdict::Violation(violation) => return self.refuse(id, violation.into(), now),
+            Verdict::Violation(violation) => {
+                let refusal = match (violation, offer.check_contract(account.contract)) {
+                    (Violation::Silent, _) if payee != draft.channel.receiver => {
+                        Refusal::ReceiverChanged(payee)
+                    }
+                    (Violation::Silent, Err(Refusal::ForeignContract { theirs, .. })) => {
+                        Refusal::ContractChanged(theirs)
+                    }
+                    _ => violation.into(),
+                };
+                return self.refuse(id, refusal, now);
+            }
             Verdict::Registered(total) => {
                 self.acknowledge(&draft, total);
                 return self.refuse(id, Refusal::PaidAnswerLost { total }, now);

@@ -705,6 +705,8 @@ fn answers_that_lead_nowhere_end_the_purchase() {
     let foreign = Some(SellerRecord { sender: Some(BOB), total: 5.into(), signature: None });
     for (answer, expected) in [
         (ask(10), Refusal::NotAccepted),
+        (microraiden::ChannelOffer { receiver: CONTRACT, ..ask(10) }, Refusal::ReceiverChanged(CONTRACT)),
+        (microraiden::ChannelOffer { contract: BOB, ..ask(10) }, Refusal::ContractChanged(BOB)),
         (complain(Complaint::InvalidAmount, foreign), Refusal::ForeignState),
         (
             complain(

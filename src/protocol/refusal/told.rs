@@ -44,7 +44,7 @@ impl Refusal {
                 OverBudget::Asset { .. } => ReasonCode::BudgetCannotCount,
             },
             Self::ForeignReceiver(_) => ReasonCode::ReceiverNotAllowed,
-            Self::ForeignContract { .. } => ReasonCode::OtherContract,
+            Self::ForeignContract { .. } | Self::ContractChanged(_) => ReasonCode::OtherContract,
             Self::ForeignToken { .. } => ReasonCode::OtherToken,
             Self::ReceiverChanged(_) => ReasonCode::ReceiverChanged,
             Self::ForeignState => ReasonCode::OtherPayer,

@@ -41,6 +41,8 @@ use crate::workers::{Placement, WorkerShare, Workers};
 const LEAST_BUFFER: usize = 8192;
 /// Large enough to move big bodies in few reads.
 const BUFFER: usize = 256 * 1024;
+/// How often the log tells that there are as many connections as allowed.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How many connections of a worker keep a server with its buffers while they are idle. That saves the next request some
 /// time, but takes more than 10 KiB for each.
 const KEPT_SERVERS: usize = 64;
@@ -83,8 +85,18 @@ where
     let warnings = Arc::<ClientWarnings>::default();
     let (mut placement, mut backoff) = (Placement::new(services), Backoff::default());
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    let mut told: Option<Instant> = None;
     loop {
         let next = async {
+            if permits.available_permits() == 0 && told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+                told = Some(Instant::now());
+                let most = settings.limits.connections;
+                warn!(
+                    most,
+                    "limits.connections is reached: further clients wait until a connection ends; raise it, or find the \
+                     clients that keep connections open"
+                );
+            }
             // The semaphore is never closed.
             let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
             Ok::<_, io::Error>((acceptor.accept().await?, permit))

@@ -1,5 +1,6 @@
 //! TLS to origins: trust and the handshake. An origin that cannot prove its identity gets no request.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -193,11 +194,13 @@ fn diagnose(host: &str, error: &io::Error) -> Option<DialError> {
 
 /// The remedy if an origin requires a client certificate, which TLS 1.3 reports only after the handshake.
 pub(crate) fn hint(error: &io::Error) -> &'static str {
-    error.get_ref().and_then(|cause| cause.downcast_ref()).map_or("", client_certificate_hint)
+    client_certificate_hint(error)
 }
 
-fn client_certificate_hint(error: &rustls::Error) -> &'static str {
-    if matches!(error, rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) {
+/// Compares texts, because h2 keeps only the text of an error.
+fn client_certificate_hint(error: &impl fmt::Display) -> &'static str {
+    let required = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+    if error.to_string() == required.to_string() {
         "; it requires a client certificate: set client_cert in [[upstream.tls]]"
     } else {
         ""
