@@ -90,6 +90,10 @@ pub(crate) enum TokenPlace {
     Path,
 }
 
+/// The target of a `TRACE` as its client knows it, without a token: a route has hidden the path at the origin since.
+#[derive(Clone, Debug)]
+pub(crate) struct TracedTarget(pub(crate) String);
+
 /// The request came through a route, with the token that replaces proxy authentication there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BehindRouteToken;

@@ -36,6 +36,7 @@ use tower::{Layer, Service};
 use super::authenticator::{AuthRefusal, CredentialPlace, peer_of};
 use super::extensions::{
     BehindRouteToken, Confined, MappedUrl, RemoteClient, RequestClient, RequestedAuthority, TokenPlace,
+    TracedTarget,
 };
 use super::handling::Handling;
 use super::message::body::Body;
@@ -446,7 +447,12 @@ impl FrontendPort {
                 return Err(FrontendRefusal::NoToken);
             }
         }
-        self.whole(route, taken).enter(request)?;
+        let whole = self.whole(route, taken);
+        let known = (request.method() == Method::TRACE).then(|| route.known(&whole, request.uri())).flatten();
+        whole.enter(request)?;
+        if let Some(known) = known {
+            request.extensions_mut().insert(TracedTarget(known));
+        }
         self.forget_referrer(request, taken.token.as_ref());
         let is_tls = reached_as == ReachedAs::Server && self.identity.is_tls();
         request.extensions_mut().insert(RequestedAuthority { authority: asked, is_tls });

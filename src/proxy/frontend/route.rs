@@ -76,6 +76,13 @@ impl ReverseRoute {
         Ok(())
     }
 
+    /// A target in origin form without the token that is part of the prefix of `whole`.
+    pub(super) fn known(&self, whole: &Self, target: &Uri) -> Option<String> {
+        let rest = below(target.path(), &whole.prefix)?;
+        let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Some(format!("{}{rest}{query}", self.prefix))
+    }
+
     fn target(&self, rest: &str, query: Option<&str>) -> Option<Uri> {
         let mut path = format!("{}{rest}", self.base);
         if path.is_empty() {

@@ -8,6 +8,7 @@ use super::body::Body;
 use super::headers;
 use crate::protocol::schemes::is_payment_header;
 use crate::proxy::error::ForwardError;
+use crate::proxy::extensions::TracedTarget;
 
 /// Counts this hop; returns the response if it is the last one.
 pub(crate) fn spend(request: &mut Request<Body>) -> Result<Option<Response<Body>>, ForwardError> {
@@ -43,7 +44,9 @@ fn abilities() -> Response<Body> {
 
 /// The received request without its credentials. RFC 9110 section 9.3.8.
 fn echo(request: &Request<Body>) -> Response<Body> {
-    let mut text = format!("TRACE {} {:?}\r\n", request.uri(), request.version()).into_bytes();
+    let known = request.extensions().get::<TracedTarget>().map(|TracedTarget(known)| known.clone());
+    let target = known.unwrap_or_else(|| request.uri().to_string());
+    let mut text = format!("TRACE {target} {:?}\r\n", request.version()).into_bytes();
     for (name, value) in request.headers().iter().filter(|(name, _)| !is_private(name)) {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             text.extend_from_slice(part);

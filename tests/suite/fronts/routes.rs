@@ -277,3 +277,17 @@ async fn a_port_that_is_taken_is_named_at_the_start() {
     let error = started.err().expect("the port is taken").to_string();
     assert!(error.contains(&taken.address.to_string()) && error.contains("https://api.example"), "{error}");
 }
+
+#[tokio::test]
+async fn a_trace_shows_what_the_client_sent() {
+    for ((proxy, origin), prefix) in [(routed().await, "/a"), (alone().await, "")] {
+        let request = format!(
+            "TRACE {prefix}/x?y HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n"
+        );
+        let got = Raw::asking(proxy.address, request).await.rest().await;
+        let got = String::from_utf8(got).unwrap();
+        assert!(got.contains(&format!("\r\n\r\nTRACE {prefix}/x?y HTTP/1.1\r\n")), "{got}");
+        assert!(!got.contains("v1"), "{got}");
+        assert!(origin.is_left_alone().await);
+    }
+}
