@@ -268,6 +268,20 @@ async fn an_offer_is_paid_in_both_versions_without_a_chain() {
 }
 
 #[tokio::test]
+async fn a_ledger_of_authorizations_is_shortened_while_the_proxy_runs() {
+    let chain = Chain::default();
+    let seller = Mallory::spawn(honest(V2, &chain)).await;
+    let alice = Alice::without_chain(RULE);
+    let proxy = alice.start_with(|config| config.ledger.max_size = 8192).await;
+    for _ in 0..40 {
+        assert_eq!(get(&proxy, &seller).await.status, StatusCode::OK);
+    }
+    ledger::await_rows(&alice, |rows| rows.first().is_some_and(|first| first.seq > 20)).await;
+    proxy.stop().await;
+    assert!(ledger::shown::printed(&alice, &["verify"]).await.contains("is unchanged"));
+}
+
+#[tokio::test]
 async fn a_signed_offer_is_a_claim_in_the_first_row_of_its_payment() {
     let signed = json!({"format": "jws", "acceptIndex": 0, "signature": "e30.e30.aa"});
     let extensions = json!({"offer-receipt": {"info": {"offers": [signed]}}});

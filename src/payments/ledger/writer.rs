@@ -113,6 +113,11 @@ fn blank(state: LedgerState, payment: u64) -> LedgerRow {
     }
 }
 
+/// When the oldest row that is not too old was made, in milliseconds since 1970.
+fn oldest_kept(bounds: LedgerBounds) -> u64 {
+    unix_millis().saturating_sub(u64::try_from(bounds.keep.as_millis()).unwrap_or(u64::MAX))
+}
+
 impl LedgerWriter {
     /// A writer for the journal at `journal`, which writes nothing before [`LedgerWriter::unlock`].
     pub(in crate::payments) fn new(journal: &Path, queue: Arc<LedgerQueue>, bounds: LedgerBounds) -> Self {
@@ -165,9 +170,12 @@ impl LedgerWriter {
         if self.wallet.is_none() {
             return;
         }
+        // Rows that authorizations have added with their own transactions count, too. Once: what is open stays.
+        let mut must_shorten = self.opened.as_ref().is_some_and(|ledger| ledger.exceeds(self.bounds));
         loop {
             let batch = self.queue.take();
-            if batch.is_empty() && self.opened.is_some() && self.unchecked.is_empty() {
+            let is_written = batch.is_empty() && self.opened.is_some() && self.unchecked.is_empty();
+            if is_written && !std::mem::take(&mut must_shorten) {
                 return self.copy_new_head();
             }
             match self.write(connection, &batch) {
@@ -513,11 +521,16 @@ impl OpenedLedger {
         Ok(())
     }
 
+    /// Whether the ledger is too large, or has rows that may be too old.
+    fn exceeds(&self, bounds: LedgerBounds) -> bool {
+        self.oldest != u64::MAX && (self.size > bounds.max_size || self.oldest < oldest_kept(bounds))
+    }
+
     /// Removes the oldest rows if the ledger is too large or they are too old, and keeps their sums. Payments that wait for
     /// another row stay.
     fn shorten(&mut self, connection: &Connection, bounds: LedgerBounds) -> rusqlite::Result<()> {
-        let since = unix_millis().saturating_sub(u64::try_from(bounds.keep.as_millis()).unwrap_or(u64::MAX));
-        if self.oldest == u64::MAX || (self.size <= bounds.max_size && self.oldest >= since) {
+        let since = oldest_kept(bounds);
+        if !self.exceeds(bounds) {
             return Ok(());
         }
         let (start, start_seal, open) = connection.query_row(
