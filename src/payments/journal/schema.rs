@@ -29,6 +29,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     USAGE,
     SERVED,
     CONFIRMATIONS,
+    QUARTERS,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -247,6 +248,10 @@ const USAGE: &str = "
 /// Version 18: whether the payment of an authorization was served, so that the chain only confirms it.
 const SERVED: &str = "
     ALTER TABLE authorization ADD COLUMN is_served INTEGER NOT NULL DEFAULT 0;";
+/// Version 20: the buckets of calendar weeks and months are quarters of an hour, instead of whole hours. What was spent within
+/// an hour may have been spent in its last quarter.
+const QUARTERS: &str = "
+    UPDATE budget SET start = start + 45 WHERE period IN ('per_calendar_week', 'per_calendar_month');";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

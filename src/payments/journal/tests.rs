@@ -276,6 +276,68 @@ fn another_journal_knows_the_same_request_by_another_hash() {
     assert_ne!(id(one.path()), id(other.path()));
 }
 
+/// Before version 20, a calendar month was counted in whole hours.
+#[test]
+fn what_was_spent_within_an_hour_counts_in_its_last_quarter() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = Connection::open(directory.path().join(FILE)).unwrap();
+    let earlier = MIGRATIONS[..19].concat();
+    old.execute_batch(&format!(
+        "{earlier} PRAGMA user_version = 19; INSERT INTO request_key (id, key) VALUES (1, zeroblob(32));
+         INSERT INTO budget VALUES ('a', 'tokens', '', 'per_hour', 600, '5', 0), ('a', 'tokens', '', 'per_calendar_week', 600, '5', 0),
+             ('a', 'tokens', '', 'per_calendar_month', 600, '5', 0), ('a', 'tokens', '', 'per_calendar_month', 660, '5', 0);"
+    ))
+    .unwrap();
+    drop(old);
+    assert_eq!(
+        budget_starts(&Journal::open(directory.path()).unwrap()),
+        [
+            ("per_calendar_month", 645),
+            ("per_calendar_month", 705),
+            ("per_calendar_week", 645),
+            ("per_hour", 600)
+        ]
+        .map(|(period, start)| (period.to_owned(), start))
+    );
+}
+
+fn budget_starts(journal: &Journal) -> Vec<(String, i64)> {
+    let mut rows =
+        journal.connection.prepare("SELECT period, start FROM budget ORDER BY period, start").unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.collect::<rusqlite::Result<_>>().unwrap()
+}
+
+/// Nothing tells a clock that is ahead from time that has passed.
+#[test]
+fn a_start_with_a_clock_that_is_far_ahead_loses_no_sum() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let now = 30_000_000;
+    let day = 24 * 60;
+    let rows = [
+        (Window::Hour, now - 2 * day),
+        (Window::Hour, now),
+        (Window::Day, now),
+        (Window::CalendarMonth, now),
+    ];
+    for (window, at) in rows {
+        let key = BudgetKey { name: "a".into(), unit: "tokens".into(), host: None };
+        let row = BudgetRow { key, window, start: window.start(at), spent: BudgetAmount::ONE, payments: 0 };
+        super::budgets::write_budget(&journal.connection, &row).unwrap();
+    }
+    journal.restore_budgets(now + 400 * day).unwrap();
+    let kept = |window: Window| (window.key().to_owned(), window.start(now) as i64);
+    let expected = [Window::CalendarMonth, Window::Day, Window::Hour].map(kept);
+    assert_eq!(
+        budget_starts(&journal),
+        expected,
+        "what had left its window before the latest payment is gone"
+    );
+    journal.restore_budgets(now - 400 * day).unwrap();
+    assert_eq!(budget_starts(&journal), expected);
+}
+
 #[test]
 fn paused_hosts_are_there_after_reopening_and_bounded() {
     let directory = tempfile::tempdir().unwrap();

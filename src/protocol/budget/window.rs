@@ -85,8 +85,7 @@ impl Window {
         match self {
             Self::Hour => 1,
             // All time zones are whole quarters of an hour from UTC.
-            Self::Day | Self::CalendarDay => 15,
-            Self::CalendarWeek | Self::CalendarMonth => 60,
+            Self::Day | Self::CalendarDay | Self::CalendarWeek | Self::CalendarMonth => 15,
             Self::ThirtyDays => 6 * 60,
             Self::Total => u64::MAX,
         }
@@ -180,6 +179,8 @@ impl WindowSum {
     pub(super) fn subtract(&mut self, minute: u64, cost: BudgetAmount, now: u64) {
         if self.has(minute, now) {
             let bucket = self.bucket(minute);
+            // An older version may have counted it in another bucket, whose end it waits for.
+            let cost = cost.min(bucket.spent);
             bucket.spent = bucket.spent.minus(cost);
             self.sum = self.sum.minus(cost);
         }
@@ -199,8 +200,8 @@ impl WindowSum {
 
     /// What the journal knows of a bucket.
     pub(super) fn recorded(&self, start: u64) -> BudgetAmount {
-        let found = self.buckets.iter().find(|bucket| bucket.start == start);
-        found.map_or(BudgetAmount::ZERO, |bucket| bucket.recorded)
+        let found = self.buckets.binary_search_by_key(&start, |bucket| bucket.start);
+        found.map_or(BudgetAmount::ZERO, |place| self.buckets[place].recorded)
     }
 
     /// Sets what the journal contains.
@@ -289,6 +290,36 @@ mod tests {
         for (most, expected) in [(8, 161), (7, 171), (6, 181), (0, 181)] {
             assert_eq!(sum.falls_to(cost(most)), Some(expected), "{most}");
         }
+    }
+
+    #[test]
+    fn a_week_and_a_month_end_at_midnight_also_where_that_is_not_on_the_hour() {
+        let zone = jiff::tz::TimeZone::get("Asia/Kolkata").unwrap();
+        let calendar = Calendar::new(zone, jiff::civil::Weekday::Monday);
+        // 31 May 2026 is a Sunday: its last minute is 18:29 UTC.
+        let end = u64::try_from("2026-05-31T18:30:00Z".parse::<jiff::Timestamp>().unwrap().as_second())
+            .unwrap()
+            / 60;
+        for window in [Window::CalendarDay, Window::CalendarWeek, Window::CalendarMonth] {
+            let mut sum = WindowSum::new(window);
+            sum.set_calendar(&calendar, end - 20);
+            sum.add(end - 1, cost(5));
+            sum.add(end, cost(7));
+            assert_eq!(sum.falls_to(cost(7)), Some(end), "{window:?}");
+            sum.advance(end);
+            assert_eq!(sum.sum(), cost(7), "{window:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_older_version_has_counted_in_a_longer_bucket_stays_until_its_end() {
+        let mut sum = WindowSum::new(Window::CalendarMonth);
+        sum.restore(1_000_845, cost(10));
+        sum.subtract(1_000_801, cost(5), 1_000_850);
+        assert_eq!(sum.sum(), cost(10));
+        sum.add(1_000_920, cost(7));
+        sum.advance(sum.falls_to(cost(7)).unwrap());
+        assert_eq!(sum.sum(), cost(7), "what leaves takes nothing else with it");
     }
 
     #[test]
