@@ -228,6 +228,8 @@ pub struct ChannelDraft {
     pub total: Amount,
     /// The part of it that pays for this request.
     pub price: Amount,
+    /// Whether it raises nothing: it only asks the seller for its total.
+    pub is_query: bool,
 }
 
 /// The contract's state of a channel (`getChannelInfo`).

@@ -201,7 +201,8 @@ mod tests {
         let named = (Method::GET, &Uri::from_static("http://b.example/goods"));
         let request = PaidRequest::new(named, origin, Arc::new([]));
         let channel = ChannelId { receiver: Address([2; 20]), open_block: 7 };
-        let draft = Draft::MicroRaiden(ChannelDraft { channel, total: 5.into(), price: 5.into() });
+        let draft =
+            Draft::MicroRaiden(ChannelDraft { channel, total: 5.into(), price: 5.into(), is_query: false });
         steps(&mut LedgerGuard::new(Arc::clone(&queue), request), &draft);
         queue.take().events.iter().map(|event| event.state).collect()
     }

@@ -47,9 +47,9 @@ impl ChannelGuard {
         }
         let totals = Arc::clone(&self.totals);
         let mut totals = lock(&totals);
-        let ChannelDraft { channel, total, price } = *draft;
-        // What the seller held before: this payment stands on it.
-        let base = total.saturating_sub(price);
+        let ChannelDraft { channel, total, price, is_query } = *draft;
+        // What the seller held before: this payment stands on it. A query presents just that.
+        let base = if is_query { total } else { total.saturating_sub(price) };
         let highest = totals.channels.get(&channel).map(|shown| shown.highest);
         let before = BeforeSending { highest, is_presented: self.is_presented, raise: self.raise };
         self.sending = Some((*draft, before));
@@ -148,7 +148,8 @@ mod tests {
         let open_block = lock(totals).channels.len() as u32 + 1;
         let channel = ChannelId { receiver, open_block };
         let mut guard = guard(totals, host, receiver);
-        guard.begin(&ChannelDraft { channel, total: price.into(), price: price.into() });
+        let (total, price) = (price.into(), price.into());
+        guard.begin(&ChannelDraft { channel, total, price, is_query: false });
         guard.end(how);
     }
 
@@ -163,7 +164,7 @@ mod tests {
 
     fn draft(total: u64, price: u64) -> ChannelDraft {
         let channel = ChannelId { receiver: ALICE, open_block: 7 };
-        ChannelDraft { channel, total: total.into(), price: price.into() }
+        ChannelDraft { channel, total: total.into(), price: price.into(), is_query: false }
     }
 
     /// What stands on the report as paid and as unclear; nothing is under way any more.
@@ -335,6 +336,25 @@ mod tests {
             guard.end(Delivery::NotSent);
             assert_eq!(reported(&totals), (paid, unclear), "{total}");
         }
+    }
+
+    #[test]
+    fn a_query_costs_nothing_and_the_payment_after_it_counts_in_full() {
+        let query = ChannelDraft { is_query: true, ..draft(50, 5) };
+        for how in [Delivery::InDoubt, Delivery::NotSent] {
+            let totals = totals(10);
+            let mut guard = one(&totals);
+            guard.begin(&query);
+            guard.end(how);
+            assert_eq!(reported(&totals), (Tally::default(), Tally::default()), "{how:?}");
+        }
+        let totals = totals(10);
+        let mut guard = one(&totals);
+        guard.begin(&query);
+        guard.answered();
+        guard.begin(&draft(55, 5));
+        guard.end(Delivery::Accepted);
+        assert_eq!(reported(&totals), (sum(1, 5), Tally::default()));
     }
 
     #[test]

@@ -395,7 +395,7 @@ impl Engine {
             channel.signed = channel.signed.max(total);
             channel.in_doubt = Some(InDoubt { total, price });
         }
-        let draft = ChannelDraft { channel: channel_id, total, price };
+        let draft = ChannelDraft { channel: channel_id, total, price, is_query: !pays };
         slot.lease = Some(id);
         (slot.is_dirty, self.is_dirty) = (true, true);
         let ahead = price.saturating_mul(self.policy.sign_ahead);

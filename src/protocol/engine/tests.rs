@@ -339,7 +339,7 @@ fn submitted_op(effects: &[Effect]) -> Option<ChannelOp> {
 fn the_record_stands_before_the_grant() {
     let mut world = World::with_channel(100, 20);
     let (id, effects) = world.demand(ask(10));
-    let draft = ChannelDraft { channel: channel_id(7), total: 30.into(), price: 10.into() };
+    let draft = ChannelDraft { channel: channel_id(7), total: 30.into(), price: 10.into(), is_query: false };
     let expected = Channel {
         promised: 30.into(),
         durable_limit: 30.into(),

@@ -53,7 +53,7 @@ pub fn report() -> anyhow::Result<f64> {
     show("digest of a payment", || {
         proof::balance_digest(channel, black_box(Amount::from(7)), account.contract)
     });
-    let draft = ChannelDraft { channel, total: Amount::from(7), price: Amount::from(1) };
+    let draft = ChannelDraft { channel, total: Amount::from(7), price: Amount::from(1), is_query: false };
     let payer = Payer { address: account.payer, account: Some(account) };
     show("headers of a payment", || {
         let mut fields = HeaderMap::new();

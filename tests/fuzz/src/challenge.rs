@@ -199,7 +199,8 @@ impl Payer {
             payments: 0,
             phase: Phase::Open,
         };
-        let presented = ChannelDraft { channel: id, total: self.presented, price: self.price };
+        let presented =
+            ChannelDraft { channel: id, total: self.presented, price: self.price, is_query: false };
 
         let verdict = judge(challenge, &channel, &presented, &self.signed, &account);
         let is_proven = |total| {
@@ -234,7 +235,7 @@ impl Payer {
         }
         if let Some(total) = channel.next_total(challenge.price) {
             assert!(total <= channel.deposit, "{total} is not covered");
-            answers(&ChannelDraft { channel: id, total, price: challenge.price }, &account);
+            answers(&ChannelDraft { channel: id, total, price: challenge.price, is_query: false }, &account);
         }
     }
 }
