@@ -57,6 +57,11 @@ pub struct BudgetNotice {
 /// From how many percent on the user is told, the highest first.
 const THRESHOLDS: [u64; 2] = [100, 80];
 
+/// The highest threshold that a sum has passed.
+fn passed(sum: &WindowSum, limit: BudgetAmount) -> Option<u64> {
+    THRESHOLDS.into_iter().find(|percent| sum.sum().is_at_least(*percent, limit))
+}
+
 /// One budget with its sums.
 #[derive(Debug)]
 struct BudgetAccount {
@@ -176,9 +181,23 @@ impl BudgetAccount {
 
     /// Applies this definition from now on.
     fn define(&mut self, budget: &Arc<Budget>, now: u64) {
-        self.budget = Some(Arc::clone(budget));
+        let before = self.budget.replace(Arc::clone(budget));
         for sum in &mut self.sums {
             sum.set_calendar(&budget.calendar, now);
+        }
+        for window in Window::ALL {
+            let (limit, sum) = (budget.limits.within(window), &self.sums[window as usize]);
+            let told = &mut self.told[window as usize];
+            match &before {
+                Some(before) if before.limits.within(window) == limit => {}
+                Some(_) => *told = (0, 0),
+                // An earlier process has told of what it spent, with its last payment at the latest.
+                None => {
+                    *told = limit
+                        .and_then(|limit| Some((passed(sum, limit)?, sum.newest()?)))
+                        .unwrap_or_default();
+                }
+            }
         }
     }
 
@@ -197,8 +216,7 @@ impl BudgetAccount {
         let mut notices = Vec::new();
         for window in Window::ALL {
             let Some(limit) = budget.limits.within(window) else { continue };
-            let sum = self.sums[window as usize].sum();
-            let passed = THRESHOLDS.into_iter().find(|percent| sum.is_at_least(*percent, limit));
+            let passed = passed(&self.sums[window as usize], limit);
             let (told, at) = &mut self.told[window as usize];
             if !self.sums[window as usize].has(*at, now) {
                 *told = 0;
@@ -327,8 +345,15 @@ impl Budgets {
         key
     }
 
-    /// Adds budgets that have not been used yet; those of a single host come with its first payment.
+    /// Adds budgets that have not been used yet, and applies those of a single host that have; others come with its first
+    /// payment.
     pub fn define(&mut self, budgets: &[Arc<Budget>]) {
+        let used: Vec<BudgetIndex> = self.indices.values().copied().collect();
+        for index in used {
+            if let Some(budget) = budgets.iter().find(|budget| self.accounts[index.0].is_of(budget)) {
+                self.apply(index, budget);
+            }
+        }
         for budget in budgets.iter().filter(|budget| !budget.scope.each) {
             self.open(&BudgetRef { budget: Arc::clone(budget), host: None });
         }
@@ -342,27 +367,31 @@ impl Budgets {
             if account.key.is_of_run() {
                 continue;
             }
-            let defined = budgets.iter().find(|budget| account.is_of(budget));
-            // One of a single host may not have been used yet.
-            account.applies = defined.is_some() && (account.applies || account.key.host.is_none());
-            if let Some(budget) = defined {
-                account.define(budget, self.now);
-                self.set_each(index);
-            }
+            account.applies = false;
         }
         self.define(budgets);
+        // A limit that was lowered may be passed already.
+        for account in &mut self.accounts {
+            if let Some(budget) = account.limit().cloned() {
+                self.notices.extend(account.told_of(&budget, self.now));
+            }
+        }
     }
 
     /// The index of a budget, which applies from now on as it is defined here.
     pub(in crate::protocol) fn open(&mut self, budget: &BudgetRef) -> BudgetIndex {
         let index = self.index_of(budget.key());
+        self.apply(index, &budget.budget);
+        index
+    }
+
+    fn apply(&mut self, index: BudgetIndex, budget: &Arc<Budget>) {
         let account = &mut self.accounts[index.0];
         account.applies = true;
-        if !account.budget.as_ref().is_some_and(|known| Arc::ptr_eq(known, &budget.budget)) {
-            account.define(&budget.budget, self.now);
+        if !account.budget.as_ref().is_some_and(|known| Arc::ptr_eq(known, budget)) {
+            account.define(budget, self.now);
             self.set_each(index);
         }
-        index
     }
 
     fn set_each(&mut self, index: BudgetIndex) {

@@ -210,6 +210,11 @@ impl WindowSum {
         self.bucket(start).recorded = spent;
     }
 
+    /// The start of the newest bucket, if there is one.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.buckets.back().map(|bucket| bucket.start)
+    }
+
     /// The first minute at which at most `most` counts, if nothing is spent meanwhile.
     pub(super) fn falls_to(&self, most: BudgetAmount) -> Option<u64> {
         let mut left = self.sum;

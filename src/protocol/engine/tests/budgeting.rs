@@ -1,7 +1,7 @@
 //! Budgets: what counts, when it is free again, and how the last of it is spent.
 
 use crate::protocol::budget::{
-    Budget, BudgetAmount, BudgetLimits, BudgetRef, BudgetUnit, Budgets, OverBudget,
+    Budget, BudgetAmount, BudgetLimits, BudgetRef, BudgetRow, BudgetUnit, Budgets, Change, OverBudget,
 };
 use crate::protocol::engine::tests::*;
 
@@ -327,4 +327,65 @@ fn the_user_is_told_of_each_threshold_once_in_a_window() {
     world.engine.set_time(MINUTE + 61);
     world.pay(90);
     assert_eq!(told(&mut world), [80]);
+}
+
+/// What the user is told of, in percent.
+fn told(budgets: &mut Budgets) -> Vec<u64> {
+    budgets.take_notices().into_iter().map(|notice| notice.percent).collect()
+}
+
+#[test]
+fn a_limit_that_was_changed_is_told_of_anew_and_a_restart_repeats_nothing() {
+    let hourly = |units| [Arc::clone(&limited(per_hour(units))[0].budget)];
+    let mut budgets = Budgets::default();
+    budgets.set_time(MINUTE);
+    budgets.define(&hourly(100));
+    let index = budgets.open(&limited(per_hour(100))[0]);
+    let change = |units| Change { plus: cost(units).unwrap(), ..Change::default() };
+    budgets.charge(index, cost(85).unwrap());
+    let mut rows = budgets.record(&[(index, MINUTE, change(85))]);
+    assert_eq!(told(&mut budgets), [80]);
+    budgets.redefine(&hourly(100));
+    assert_eq!(told(&mut budgets), [0_u64; 0], "it is the same limit");
+    budgets.redefine(&hourly(200));
+    assert_eq!(told(&mut budgets), [0_u64; 0], "less than that is spent");
+    budgets.charge(index, cost(75).unwrap());
+    rows.extend(budgets.record(&[(index, MINUTE, change(75))]));
+    assert_eq!(told(&mut budgets), [80]);
+    budgets.redefine(&hourly(150));
+    assert_eq!(told(&mut budgets), [100], "it is spent already");
+
+    let rows: Vec<_> = rows.into_iter().map(|row| budgets.row(row)).collect();
+    let restore = |rows: &[BudgetRow]| Budgets::restore(rows.to_vec(), &mut [], MINUTE + 5).0;
+    let mut budgets = restore(&rows);
+    budgets.define(&hourly(200));
+    let index = budgets.open(&limited(per_hour(200))[0]);
+    budgets.charge(index, cost(1).unwrap());
+    assert_eq!(told(&mut budgets), [0_u64; 0], "an earlier process has told of it");
+    budgets.charge(index, cost(39).unwrap());
+    assert_eq!(told(&mut budgets), [100]);
+    budgets.set_time(MINUTE + 200);
+    budgets.charge(index, cost(170).unwrap());
+    assert_eq!(told(&mut budgets), [80], "another hour");
+}
+
+#[test]
+fn the_budget_of_a_single_host_is_shown_after_a_restart_and_without_a_proxy() {
+    let mut each = Budget::new("each", BudgetUnit::ChannelToken, per_hour(100));
+    each.scope.each = true;
+    let each = Arc::new(each);
+    let mut budgets = Budgets::default();
+    budgets.set_time(MINUTE);
+    let index = budgets.open(&BudgetRef { budget: Arc::clone(&each), host: Some("a.example".into()) });
+    budgets.charge(index, cost(5).unwrap());
+    let changes = [(index, MINUTE, Change { plus: cost(5).unwrap(), ..Change::default() })];
+    let rows: Vec<_> = budgets.record(&changes).into_iter().map(|row| budgets.row(row)).collect();
+    let mut budgets = Budgets::restore(rows, &mut [], MINUTE).0;
+    assert!(budgets.views().is_empty());
+    budgets.define(&[each]);
+    let views = budgets.views();
+    let [view] = &views[..] else { panic!("{views:?}") };
+    assert_eq!((view.host.as_deref(), view.windows[0].spent.as_str()), (Some("a.example"), "5"));
+    budgets.redefine(&[]);
+    assert!(budgets.views().is_empty());
 }
