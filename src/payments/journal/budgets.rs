@@ -25,12 +25,15 @@ impl Journal {
     fn try_restore_budgets(&mut self, now: u64) -> rusqlite::Result<Budgets> {
         let (rows, stored) = (self.budget_rows()?, self.all_holds()?);
         let mut holds: Vec<Hold> = stored.iter().map(|(_, (_, hold))| hold.clone()).collect();
+        // The clock may be far ahead: what the latest payment still counted with is there again once it is right.
+        let newest = rows.iter().filter(|row| row.window == Window::Hour).map(|row| row.start).max();
+        let seen = now.min(newest.unwrap_or_default());
         let is_stale = |row: &BudgetRow| {
-            row.key.is_of_run() || row.window.oldest(now).is_some_and(|oldest| row.start < oldest)
+            row.key.is_of_run() || row.window.oldest(seen).is_some_and(|oldest| row.start < oldest)
         };
         let stale = rows.iter().any(is_stale);
         let (mut budgets, changed) = Budgets::restore(rows, &mut holds, now);
-        if stale && let Err(error) = self.remove_old_sums(budgets.now()) {
+        if stale && let Err(error) = self.remove_old_sums(seen) {
             tracing::debug!(%error, "cannot remove old sums of budgets");
         }
         if budgets.now() > now + A_DAY {
@@ -56,7 +59,7 @@ impl Journal {
                 (*account, *id, hold)
             })
             .collect();
-        if let Err(error) = self.record_restored(&changed_holds, &changed, budgets.now()) {
+        if let Err(error) = self.record_restored(&changed_holds, &changed) {
             // Nothing is signed while the journal cannot be written, but requests are forwarded.
             tracing::error!(%error, "cannot record what counts as spent in budgets; trying again with the next payment");
             budgets.not_recorded(&changed);
@@ -64,12 +67,11 @@ impl Journal {
         Ok(budgets)
     }
 
-    /// Records what a crash left unknown, and removes sums that have left their windows and those of runs.
+    /// Records what a crash left unknown.
     fn record_restored(
         &mut self,
         holds: &[(AccountId, ChannelId, &Hold)],
         rows: &[BudgetRow],
-        now: u64,
     ) -> rusqlite::Result<()> {
         if holds.is_empty() && rows.is_empty() {
             return Ok(());
@@ -81,8 +83,7 @@ impl Journal {
         for row in rows {
             write_budget(&transaction, row)?;
         }
-        transaction.commit()?;
-        self.remove_old_sums(now)
+        transaction.commit()
     }
 
     fn remove_old_sums(&self, now: u64) -> rusqlite::Result<()> {

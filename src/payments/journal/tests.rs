@@ -14,6 +14,7 @@ use crate::payments::ledger::{LedgerKey, LedgerRow, LedgerState, OnChainUse, Row
 use crate::payments::paid_prices::PaidPrice;
 use crate::payments::pauses::PausedHost;
 use crate::payments::standing::StandingApproval;
+use crate::protocol::budget::{BudgetAmount, BudgetKey, BudgetRow, Window};
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::RequestId;
