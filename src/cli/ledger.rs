@@ -8,12 +8,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
-use super::output::print;
+use super::output::{print, tell};
 use super::table::{Column, table};
 use crate::app::{shown_amount, unlock};
 use crate::payments::LedgerKey;
 use crate::payments::journal::LedgerReader;
-use crate::payments::ledger::{DAY, LedgerRow, LedgerSum, OnChainUse, SignedAmount, SumKey};
+use crate::payments::ledger::{DAY, LedgerRow, LedgerSum, OnChainUse, PaymentTimes, SignedAmount, SumKey};
 use crate::protocol::AssetId;
 use crate::protocol::policy::{HostPattern, KnownAsset};
 
@@ -142,16 +142,26 @@ fn since(text: &str) -> Result<SystemTime, String> {
 }
 
 impl LedgerArgs {
-    fn selects(&self, at: u64, host: &str, client: &str) -> bool {
-        let since = self.since.map_or(0, |since| {
+    /// In milliseconds since 1970.
+    fn since(&self) -> u64 {
+        self.since.map_or(0, |since| {
             let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        });
+        })
+    }
+
+    fn selects(&self, at: u64, host: &str, client: &str) -> bool {
         let is_host = |pattern: &HostPattern| pattern.matches(host) || pattern.matches(without_port(host));
-        at >= since
+        at >= self.since()
             && self.host.as_ref().is_none_or(is_host)
             && self.client.as_ref().is_none_or(|name| name == client)
     }
+}
+
+/// Whether removed payments of this day may have begun after a time, and are not counted as such. Those of many days together
+/// have the day 0.
+fn is_cut(day: u64, since: u64) -> bool {
+    day * DAY < since && (day == 0 || since < (day + 1) * DAY)
 }
 
 /// A host without its port, and without brackets.
@@ -279,14 +289,25 @@ fn sums(args: &LedgerArgs, by: SumBy, reader: &LedgerReader, assets: &[KnownAsse
         SumBy::Client => key.client.clone(),
         SumBy::Asset => String::new(),
     };
-    for (key, sum) in reader.removed()? {
+    let removed = reader.removed()?;
+    // Payments whose first row was removed began by then.
+    let last_removed = removed.keys().map(|key| key.day * DAY).max().unwrap_or_default();
+    if args.since.is_some() && removed.keys().any(|key| is_cut(key.day, args.since())) {
+        tell(
+            "note: some rows of this time were removed (ledger.keep, ledger.max_size), and of their payments only the day is \
+             known, or less: these payments are not in the sums",
+        );
+    }
+    for (key, sum) in removed {
         if args.selects(key.day * DAY, &key.host, &key.client) {
             sums.entry((group(&key), key.network, key.token)).or_default().merge(&sum);
         }
     }
+    let mut begun = PaymentTimes::default();
     reader.rows(|row| {
-        if args.selects(row.at, &row.parties.host, &row.parties.client) {
-            let key = SumKey::of(&row);
+        let at = begun.of(&row).unwrap_or(last_removed);
+        if args.selects(at, &row.parties.host, &row.parties.client) {
+            let key = SumKey { day: at / DAY, ..SumKey::of(&row) };
             sums.entry((group(&key), key.network, key.token)).or_default().add(&row);
         }
     })?;
@@ -363,6 +384,19 @@ mod tests {
         let week = since("7d").unwrap().elapsed().unwrap().as_secs();
         assert!((604_800..604_860).contains(&week), "{week}");
         assert!(since("yesterday").is_err());
+    }
+
+    #[test]
+    fn a_time_within_a_removed_day_cuts_it() {
+        for (day, since, expected) in [
+            (20_000, 20_000 * DAY, false),
+            (20_000, 20_000 * DAY + 1, true),
+            (20_000, 20_001 * DAY, false),
+            (0, 20_000 * DAY, true),
+            (0, 0, false),
+        ] {
+            assert_eq!(is_cut(day, since), expected, "{day} {since}");
+        }
     }
 
     #[test]

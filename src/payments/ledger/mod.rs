@@ -34,7 +34,7 @@ pub use request::PaidRequest;
 pub use row::{LedgerRow, LedgerState, OnChainUse};
 pub use seal::{LedgerKey, RowSeal};
 pub use signed_amount::SignedAmount;
-pub use sums::{DAY, LedgerSum, SumKey};
+pub use sums::{DAY, LedgerSum, PaymentTimes, SumKey};
 pub(super) use sums::{encode as encode_sums, limit as limit_sums};
 pub(super) use tables::{CONFIRMATIONS, LEDGER, PARTIES, read as read_row, read_sums, select as select_rows};
 pub(super) use writer::LedgerWriter;

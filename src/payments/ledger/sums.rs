@@ -1,6 +1,6 @@
 //! Sums over rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -41,6 +41,22 @@ pub struct LedgerSum {
     pub in_doubt: SignedAmount,
     /// What sellers may have taken for unknown requests, less what settlements returned.
     pub unknown: SignedAmount,
+}
+
+/// When each payment began, of all whose rows were passed in order. All rows of a payment count at this time, so that the sums
+/// of a period are those of the payments that began in it.
+#[derive(Debug, Default)]
+pub struct PaymentTimes(HashMap<u64, u64>);
+
+impl PaymentTimes {
+    /// When the payment of a row began, in milliseconds since 1970; `None` if its first row was not passed.
+    pub fn of(&mut self, row: &LedgerRow) -> Option<u64> {
+        if row.previous.is_none() {
+            self.0.insert(row.payment, row.at);
+            return Some(row.at);
+        }
+        self.0.get(&row.payment).copied()
+    }
 }
 
 impl SumKey {

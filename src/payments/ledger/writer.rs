@@ -18,7 +18,7 @@ use super::queue::{EventBatch, LedgerQueue};
 use super::row::{LedgerRow, LedgerState, OnChainUse};
 use super::seal::{LedgerKey, RowSeal};
 use super::signed_amount::SignedAmount;
-use super::sums::{LedgerSum, SumKey, encode, limit};
+use super::sums::{DAY, LedgerSum, PaymentTimes, SumKey, encode, limit};
 use super::tables;
 use crate::payments::clock::unix_millis;
 use crate::protocol::{Account, Address, Amount, ChannelId};
@@ -544,6 +544,7 @@ impl OpenedLedger {
         let is_large = self.size > bounds.max_size;
         let (mut last, mut last_seal, mut removed) = (start, start_seal, 0_u64);
         let mut sums: Option<BTreeMap<SumKey, LedgerSum>> = None;
+        let mut begun = PaymentTimes::default();
         let sql = format!(
             "{} WHERE ledger.chain = ?1 AND ledger.seq < ?2 ORDER BY ledger.seq LIMIT {MAX_REMOVED}",
             tables::select(tables::CONFIRMATIONS_VERSION)
@@ -573,7 +574,9 @@ impl OpenedLedger {
                 Some(sums) => sums,
                 None => sums.insert(tables::read_sums(connection, self.chain)?),
             };
-            sums.entry(SumKey::of(&row)).or_default().add(&row);
+            // The first row of a payment may have been removed before: then its day is not known any more.
+            let day = begun.of(&row).unwrap_or(row.at) / DAY;
+            sums.entry(SumKey { day, ..SumKey::of(&row) }).or_default().add(&row);
             removed = removed.saturating_add(row.encode().len() as u64 + ROW_OVERHEAD);
             (last, last_seal) = (seq, seal);
         }
