@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use super::schema::SCHEMA_VERSION;
 use crate::protocol::Address;
@@ -66,9 +66,18 @@ pub enum JournalError {
     },
 }
 
+/// Errors of writes for which there may be no space.
+const FAILED_WRITES: [i32; 3] =
+    [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_IOERR_TRUNCATE];
+
 /// What to do about an error of SQLite, if that is known.
 fn remedy(error: &rusqlite::Error) -> &'static str {
+    // On a full disk, SQLite calls what it cannot write besides the file itself an I/O error.
+    let extended = error.sqlite_error().map(|error| error.extended_code);
     match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure) if extended.is_some_and(|code| FAILED_WRITES.contains(&code)) => {
+            "; the disk may be full: free some space, or raise the limit on the size of files (`ulimit -f`)"
+        }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             "; restore a copy of it, or move it away with its -wal and -shm files: tollpass then begins a new one, which \
              does not know what budgets have spent"
@@ -81,5 +90,23 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
         }
         Some(ErrorCode::DiskFull) => "; free some space",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::payments::journal::error::*;
+
+    #[test]
+    fn what_cannot_be_written_says_to_free_some_space() {
+        for (code, expected) in [
+            (ffi::SQLITE_FULL, true),
+            (ffi::SQLITE_IOERR_SHMSIZE, true),
+            (ffi::SQLITE_IOERR_WRITE, true),
+            (ffi::SQLITE_IOERR_READ, false),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(remedy(&error).contains("free some space"), expected, "{code}");
+        }
     }
 }
