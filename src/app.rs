@@ -80,7 +80,7 @@ use crate::proxy::rulebook::{CurrentRules, Rulebook};
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::proxy::{Forward, ForwardError};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, outlive_file_size_limit};
 use crate::workers::Workers;
 
 /// How long to wait at startup before contacting the node again.
@@ -147,6 +147,9 @@ impl App {
         key: Option<Arc<WalletSigner>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
+        if let Err(error) = outlive_file_size_limit() {
+            tracing::warn!("a write beyond the limit on the size of files would end tollpass: {error}");
+        }
         let ports = Ports::bind(&config).await?;
         let address = ports.address();
         let key =

@@ -150,6 +150,16 @@ impl Shutdown {
     }
 }
 
+/// Has writes beyond the limit on the size of files (`ulimit -f`) fail, instead of ending the process.
+///
+/// # Errors
+/// The system refuses a signal handler.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // The handler stays.
+    signal(SignalKind::from_raw(signal_hook::consts::SIGXFSZ)).map(drop)
+}
+
 /// Whether this process was started with a signal ignored; `false` if the system does not report it.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
