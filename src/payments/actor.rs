@@ -55,6 +55,8 @@ pub(super) struct Actor {
     holders: HashMap<ChannelId, LockId>,
     /// User operations that wait until another transaction for their receiver is done, in order of arrival.
     waiting: VecDeque<(ChannelOp, oneshot::Sender<OpReply>)>,
+    /// Whether the journal has it that nothing is signed.
+    is_freeze_recorded: bool,
 }
 
 /// The state that handles read without asking the actor.
@@ -86,6 +88,7 @@ impl Actor {
         let account: Arc<OnceLock<AccountId>> = Arc::default();
         let sink = JournalSink { port: journal.port(), account: Arc::clone(&account) };
         shared.engine.set_sink(Box::new(sink));
+        let is_freeze_recorded = shared.engine.lock().engine.is_frozen();
         Self {
             engine: Arc::clone(&shared.engine),
             journal,
@@ -100,6 +103,7 @@ impl Actor {
             settled: Vec::new(),
             holders: HashMap::new(),
             waiting: VecDeque::new(),
+            is_freeze_recorded,
         }
     }
 
@@ -376,7 +380,17 @@ impl Actor {
             self.engine.freeze(true);
             tracing::warn!("nothing is signed any more: tollpass is frozen");
         }
-        self.persist(vec![Record::Frozen(is_frozen)]).await?;
+        match self.persist(vec![Record::Frozen(is_frozen)]).await {
+            Ok(()) => self.is_freeze_recorded = is_frozen,
+            Err(error) if is_frozen => {
+                return Err(format!(
+                    "tollpass signs nothing any more, but only until it ends, since that cannot be recorded: {error}"
+                ));
+            }
+            Err(error) if self.is_freeze_recorded => return Err(error),
+            // There is nothing to remove.
+            Err(_) => {}
+        }
         if !is_frozen {
             self.engine.freeze(false);
             tracing::warn!("payments are signed again: tollpass is no longer frozen");

@@ -124,19 +124,21 @@ async fn a_proxy_is_ready_while_it_can_pay() {
 async fn a_proxy_on_a_full_disk_is_not_ready() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;
-    // With the signal ignored, exceeding the limit is an error, as on a full disk.
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_tollpass")])
-        .arg(alice.config_path())
-        .env_remove("XDG_RUNTIME_DIR")
-        .stdin(Stdio::null());
-    let proxy = Program::start(command).await;
+    let config = alice.config_path();
+    let proxy = Program::start(program(["serve", "--config", text(&config)])).await;
     await_reasons(proxy.address, &[]).await;
     let pid = Pid::from_raw(proxy.child.id().unwrap().cast_signed());
     for (most, expected) in [(Some(1), &["journal-unwritable"][..]), (None, &[])] {
         prlimit(pid, Resource::Fsize, Rlimit { current: most, maximum: None }).unwrap();
         await_reasons(proxy.address, expected).await;
+        if most.is_some() {
+            let ran = run(&["freeze", "--config", text(&config)]).await;
+            ran.expect_failure(&["signs nothing any more, but only until it ends", "free some space"]);
+            await_reasons(proxy.address, &["frozen", "journal-unwritable"]).await;
+            let ran = run(&["thaw", "--config", text(&config)]).await;
+            assert_eq!(ran.code, 0, "there is nothing to undo on disk: {ran:?}");
+            await_reasons(proxy.address, expected).await;
+        }
     }
     proxy.kill().await;
 }
