@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use ethers_core::types::U256;
 
 use super::error::ChainError;
-use super::fees::too_dear;
 use crate::mutex::lock;
 use crate::protocol::Wei;
 
@@ -48,18 +47,26 @@ impl DailyFees {
     /// Counts a transaction that is about to be signed.
     ///
     /// # Errors
-    /// [`ChainError::TooDear`] if it does not fit.
+    /// [`ChainError::DayTooDear`] if it does not fit.
     pub(super) fn count(&self, fee: U256, now: Instant) -> Result<(), ChainError> {
         let fees = &mut lock(&self.counted).fees;
         fees.retain(|(until, _)| *until > now);
         let sum = fees.iter().fold(fee, |sum, (_, fee)| sum.saturating_add(*fee));
-        if sum > U256::from(self.most.0) {
-            return Err(too_dear(
-                "all transactions of one day",
-                (self.table, "max_fees_per_day"),
-                sum,
-                self.most,
-            ));
+        let most = U256::from(self.most.0);
+        if sum > most {
+            fees.sort_unstable_by_key(|(until, _)| *until);
+            let mut left = sum;
+            let is_enough = |(until, fee): &(Instant, U256)| {
+                left = left.saturating_sub(*fee);
+                (left <= most).then_some(until.saturating_duration_since(now))
+            };
+            let free_in = if fee > most { None } else { fees.iter().find_map(is_enough) };
+            return Err(ChainError::DayTooDear {
+                table: self.table,
+                asked: Wei(u128::try_from(sum).unwrap_or(u128::MAX)),
+                allowed: self.most,
+                free_in,
+            });
         }
         fees.push((now + DAY, fee));
         Ok(())
@@ -96,8 +103,18 @@ mod tests {
         }
         let error = fees.count(U256::MAX, start + 100 * HOUR).unwrap_err().to_string();
         assert!(
-            error.contains("all transactions of one day") && error.contains("chain.max_fees_per_day"),
+            error.contains("all transactions of one day") && error.contains("This one alone costs more"),
             "{error}"
         );
+        // Until enough of the earlier ones no longer count.
+        let fees = DailyFees::new("chain", Wei(100));
+        fees.restore(&[(20 * HOUR, 30.into()), (23 * HOUR, 20.into())], start);
+        for (fee, expected) in [(60, "wait 1h"), (71, "wait 4h"), (100, "wait 4h")] {
+            let error = fees.count(fee.into(), start).unwrap_err().to_string();
+            let told = format!(
+                "Earlier fees stop counting after 24 hours: {expected}, or raise chain.max_fees_per_day"
+            );
+            assert!(error.ends_with(&told), "{fee}: {error}");
+        }
     }
 }

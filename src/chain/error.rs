@@ -153,6 +153,21 @@ pub enum ChainError {
         /// The limit.
         allowed: Wei,
     },
+    /// The fees of one day exceed the configured limit.
+    #[error(
+        "all transactions of one day would cost {asked}, and {table}.max_fees_per_day allows {allowed}: nothing was sent. {}, \
+         or raise {table}.max_fees_per_day", remedy_of_day(*free_in)
+    )]
+    DayTooDear {
+        /// The table of the configuration that the limit is in.
+        table: &'static str,
+        /// What they would cost at most.
+        asked: Wei,
+        /// The limit.
+        allowed: Wei,
+        /// When enough of the earlier ones no longer count; `None` if the new one alone exceeds the limit.
+        free_in: Option<Duration>,
+    },
     /// The node returned a JSON-RPC error that is not a revert.
     #[error("the node {node} refused {method}: {message} (code {code})")]
     NodeRefused {
@@ -257,6 +272,7 @@ impl ChainError {
             | Self::WrongToken { .. }
             | Self::Behind { .. }
             | Self::TooDear { .. }
+            | Self::DayTooDear { .. }
             | Self::NotSigned(_) => false,
         }
     }
@@ -496,6 +512,18 @@ pub enum Underfunded {
         /// The most that the transaction can cost, in wei.
         needs: U256,
     },
+}
+
+/// What to do if the fees of one day would be too high.
+fn remedy_of_day(free_in: Option<Duration>) -> String {
+    match free_in {
+        // Whole minutes, rounded up.
+        Some(left) => {
+            let minutes = Duration::from_secs(left.as_secs().div_ceil(60).max(1) * 60);
+            format!("Earlier fees stop counting after 24 hours: wait {}", humantime::format_duration(minutes))
+        }
+        None => "This one alone costs more: wait until fees are lower".to_owned(),
+    }
 }
 
 /// A transaction hash; displayed as `0x` and 64 hexadecimal digits.

@@ -97,7 +97,7 @@ fn price_and_gas(raw: &[u8]) -> Option<(U256, U256)> {
     Some((price.unwrap_or_default(), transaction.gas().copied().unwrap_or_default()))
 }
 
-pub(super) fn too_dear(
+fn too_dear(
     what: &'static str,
     (table, key): (&'static str, &'static str),
     asked: U256,

@@ -30,7 +30,7 @@ const LARGEST_RESOURCE: usize = 1024;
 /// How much of a name that a seller chose is shown, in characters.
 pub(super) const LONGEST_NAME: usize = 40;
 /// How much is shown of the reason why an offer cannot be read, in characters.
-const LONGEST_REASON: usize = 120;
+const LONGEST_REASON: usize = 160;
 
 /// The version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
