@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ProxyClient;
 use super::authorization_limits::AuthorizationLimits;
 use super::deposit::Deposit;
 use super::hooks::Hooks;
@@ -66,16 +67,25 @@ impl Policy {
             .collect()
     }
 
+    /// The client of a limit that an earlier policy has set; `None` if it has none, or was removed.
+    pub fn client_by_now(&self, limit: &SpendLimit) -> Option<&Arc<ProxyClient>> {
+        limit.origin.client.as_ref().and_then(|proven| self.clients.still(proven))
+    }
+
+    /// The rule that applies by now to a request whose limit an earlier policy has set.
+    pub fn rule_by_now(&self, limit: &SpendLimit) -> Option<&Rule> {
+        match self.client_by_now(limit).and_then(|client| client.rules.as_deref()) {
+            Some(rules) => Rule::first(rules, &limit.host, limit.origin.port),
+            None => self.rule(&limit.host, limit.origin.port),
+        }
+    }
+
     /// The budgets that a payment counts in by now, although its request was judged by an earlier policy: those of the host,
     /// of the rule and client that apply now, and those that it counted in before, as they are defined now. One that is no
     /// longer defined does not apply; those of runs do.
     pub fn budgets_by_now(&self, limit: &SpendLimit) -> BudgetSet {
-        let client = limit.origin.client.as_ref().and_then(|proven| self.clients.still(proven));
-        let rule = match client.and_then(|client| client.rules.as_deref()) {
-            Some(rules) => Rule::first(rules, &limit.host, limit.origin.port),
-            None => self.rule(&limit.host, limit.origin.port),
-        };
-        let of_rule = match rule.map(|rule| &rule.allow) {
+        let client = self.client_by_now(limit);
+        let of_rule = match self.rule_by_now(limit).map(|rule| &rule.allow) {
             Some(Allow::Pay { budgets, .. }) => budgets.as_slice(),
             Some(Allow::Deny) | None => &[],
         };

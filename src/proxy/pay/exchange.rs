@@ -107,7 +107,7 @@ pub(super) struct Exchange<S> {
     /// The program that would spend.
     spender: Spender,
     /// The client, if it has a name, and the host pattern of the rule.
-    origin: (Option<Arc<ProxyClient>>, HostPattern),
+    pub(super) origin: (Option<Arc<ProxyClient>>, HostPattern),
     /// The connection that the request came on.
     pub(super) connection: Option<Arc<ClientConnection>>,
     /// Where the response is written, over HTTP/1.1.

@@ -1,14 +1,17 @@
 //! Approval of a payment by the operator (`tollpass approve`). While a request waits, it holds no payment and no channel;
 //! afterwards its offer is read and checked again, and only the approved terms are paid.
 
+use std::sync::Arc;
+
 use http::Response;
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::held_answer::HeldAnswer;
-use super::strip;
+use super::{plain_http, strip};
 use crate::payments::WantedPayment;
 use crate::protocol::engine::Question;
+use crate::protocol::policy::{Allow, SpendLimit, SpendOrigin};
 use crate::protocol::schemes;
 use crate::protocol::{Offer, Refusal};
 use crate::proxy::handling::SafeUrl;
@@ -61,6 +64,9 @@ where
             Ok(offer) => offer,
             Err(refusal) => return Ok(Err(self.not_paid(&held, &refusal))),
         };
+        if let Err(refusal) = self.follow_rules() {
+            return Ok(Err(self.not_paid(&held, &refusal)));
+        }
         if self.is_body_deferred() {
             // A request without a payment would make the client upload its body for nothing.
             return Ok(Ok((held, offer)));
@@ -72,6 +78,45 @@ where
             return Ok(Err(strip::answer(self.let_through(answer, None).await)));
         }
         Ok(self.read_402(answer, None, None).await)
+    }
+
+    /// Applies the rule that a reload has put in the place of the request's.
+    ///
+    /// # Errors
+    /// The host, or the client, is not paid any more.
+    fn follow_rules(&mut self) -> Result<(), Refusal> {
+        let rules = self.settings().rules.get();
+        let policy = &rules.policy;
+        if policy.version == self.limit.origin.version {
+            return Ok(());
+        }
+        let host = || self.request.host();
+        let client = policy.client_by_now(&self.limit);
+        if let (Some(proven), None) = (&self.limit.origin.client, client) {
+            return Err(Refusal::ClientRemoved { client: proven.client.name.clone() });
+        }
+        let Some(rule) = policy.rule_by_now(&self.limit) else {
+            return Err(match client.filter(|client| client.rules.is_some()) {
+                Some(client) => Refusal::NoClientRule { client: client.name.clone(), host: host() },
+                None => Refusal::NoRule { host: host() },
+            });
+        };
+        let Allow::Pay { max_price, receivers, preference, allow_plain_http, hooks, .. } = &rule.allow else {
+            return Err(Refusal::Denied { host: host() });
+        };
+        let origin = SpendOrigin { version: policy.version, ..self.limit.origin.clone() };
+        self.limit = SpendLimit {
+            host: Arc::clone(&self.limit.host),
+            max_price: max_price.clone(),
+            receivers: receivers.clone(),
+            preference: Arc::clone(preference),
+            hooks: Arc::clone(hooks),
+            budgets: policy.budgets_by_now(&self.limit),
+            origin,
+        };
+        self.is_loopback_only = plain_http::is_limited(&self.head.uri, *allow_plain_http);
+        self.origin.1 = rule.host.clone();
+        Ok(())
     }
 
     /// Waits until the operator approves this offer.

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit}
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tollpass::admin;
 
 use super::{Ran, run, run_with, text};
 use crate::pays::QUICK;
@@ -475,6 +476,30 @@ async fn new_keys_that_are_unsafe_with_old_ones_do_not_apply() {
     assert_eq!(ran.code, 1, "{ran:?}");
     ran.expect_failure(&["nothing has changed", "valid after a restart only", "listen: "]);
     serving.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_that_became_stricter_while_the_operator_was_asked_decides() {
+    let allows = "max_price = 10000\nask_above = 999";
+    for (to, reason) in [("max_price = 999", "above-max-price"), ("deny = true", "denied-by-rule")] {
+        let mut scene = Scene::ruled(&format!("[[pay]]\nhost = \"127.0.0.1\"\n{allows}\n"), "").await;
+        let asking = tokio::spawn(ask(scene.serving.address, scene.paid()));
+        let socket = admin::socket(&scene.alice.state_dir());
+        let pending = soon("the question", async {
+            loop {
+                if let Some(one) = admin::pending(&socket).await.unwrap().unwrap().pop() {
+                    return one;
+                }
+            }
+        });
+        let id = pending.await.id;
+        assert_eq!(scene.change(allows, to).await, only("pay"));
+        admin::decide(&socket, id, true, None).await.unwrap().unwrap();
+        let got = soon("the answer", asking).await.unwrap();
+        assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+        assert!(told(&got).contains(&format!("reason={reason}")), "{}", told(&got));
+        scene.serving.kill().await;
+    }
 }
 
 #[tokio::test]
