@@ -651,6 +651,8 @@ pub async fn inspect(
             KeySource::Signer(signer) => Some(signer.address),
             KeySource::Keystore(_) | KeySource::KeyFile(_) => None,
         }),
+        // Without a journal, or with one that cannot be read, nothing is known to be frozen.
+        is_frozen: matches!(journal::LedgerReader::open(&config.state_dir), Ok(Some(reader)) if reader.is_frozen().is_ok_and(|is| is)),
         contract: config.chain.as_ref().map(|chain| chain.channel_manager),
     };
     Ok(pay::inspect::inspect(forward, method, url, settings).await)

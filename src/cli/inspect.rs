@@ -12,9 +12,10 @@ use crate::app::{InspectedSignIn, Inspection, Preview};
 /// What `tollpass inspect --help` shows below the options.
 const AFTER_HELP: &str = "\
 Sends one request without a payment, under the same restrictions on addresses as the
-proxy, and applies the [[pay]] entries to each offer in the response. It reads neither
-the key nor the journal and contacts no node, so it reports what depends on these as a
-condition. If a 402 has several offers, the proxy pays the first that it can pay.";
+proxy, and applies the [[pay]] entries to each offer in the response, and the limits of
+each [[budget]], whatever is spent of it. It reads no key and contacts no node, so it
+reports what depends on these as a condition. If a 402 has several offers, the proxy
+pays the first that it can pay.";
 
 /// Show what a URL costs and what the proxy would do, without paying
 #[derive(Clone, Debug, Args)]

@@ -435,6 +435,14 @@ impl Payments {
         self.engine.lock().engine.check(offer, limit)
     }
 
+    /// Counts what a dry run would pay for an offer.
+    ///
+    /// # Errors
+    /// A budget that does not allow it.
+    pub(crate) fn rehearse(&self, offer: &Offer, limit: &SpendLimit) -> Result<(), Refusal> {
+        Ok(self.engine.rehearse(limit.clone(), &offer.terms().price)?)
+    }
+
     /// Checks that anything is signed at all, and for the client of this limit.
     ///
     /// # Errors

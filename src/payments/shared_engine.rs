@@ -20,12 +20,13 @@ use super::freed::FreedAuthorizations;
 use super::kept_signatures::KeptSignatures;
 use super::payer::Wallet;
 use crate::mutex::lock;
-use crate::protocol::budget::{BudgetNotice, BudgetView};
+use crate::protocol::budget::{BudgetNotice, BudgetView, OverBudget};
 use crate::protocol::engine::{
     Effect, Engine, Input, OpRefused, OpenHold, PurchaseId, PurchaseReply, Record, Seq, UnclearAuthorization,
     UseDoubt,
 };
-use crate::protocol::{ChannelOp, Refusal};
+use crate::protocol::policy::SpendLimit;
+use crate::protocol::{ChannelOp, Money, Refusal};
 
 /// How long the engine's state may be unrecorded while no payments are made.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
@@ -205,6 +206,16 @@ impl SharedEngine {
     pub(super) fn freeze(&self, is_frozen: bool) {
         self.submit(Input::Freeze(is_frozen));
         self.freeze_wallet();
+    }
+
+    /// Counts what a dry run would pay now.
+    ///
+    /// # Errors
+    /// A budget that does not allow it.
+    pub(super) fn rehearse(&self, limit: SpendLimit, price: &Money) -> Result<(), OverBudget> {
+        let mut inner = self.lock();
+        inner.set_time(&self.clock, Instant::now());
+        inner.engine.rehearse(limit, price)
     }
 
     /// Has the key sign nothing if the engine is frozen.

@@ -481,6 +481,13 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
             "channel-limit",
             "deposit.max_per_channel 999",
         ),
+        (
+            format!("{pay}1000\n[[budget]]\nname = \"all\"\nwallet = true\nper_hour = 999\ntotal = 5000\n"),
+            "refuse",
+            "over-budget",
+            "999 of per_hour = 999; raise it",
+        ),
+        (format!("{pay}1000\n[[budget]]\nname = \"all\"\nwallet = true\ntotal = \"$5\"\n"), "pay", "", ""),
     ] {
         let alice = Alice::ruled(&fair.market, &rest).await;
         let config = alice.config_path();
@@ -498,6 +505,14 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
         let ran = run(&["inspect", &free, "--config", text(&config)]).await;
         assert!(ran.code == 0 && ran.out.contains("200\nthe response asks for no payment\n"), "{ran:?}");
     }
+    let alice = Alice::ruled(&fair.market, &format!("{pay}1000\n")).await;
+    let config = alice.config_path();
+    assert_eq!(run(&["freeze", "--config", text(&config)]).await.code, 0);
+    let ran = run(&["inspect", &paid, "--config", text(&config)]).await;
+    assert!(
+        ran.code == 0 && ran.out.contains("would not pay: tollpass signs nothing: it was frozen"),
+        "{ran:?}"
+    );
     // The same restrictions on addresses as for requests through the proxy.
     let pays = format!("{pay}1000\n[upstream]\ndeny = [\"127.0.0.0/8\"]\n");
     let alice = Alice::ruled(&fair.market, &pays).await;
@@ -512,7 +527,13 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
 #[tokio::test]
 async fn a_dry_run_signs_nothing_and_reports_what_it_would_have_cost() {
     let fair = Fair::open().await;
-    let rules = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 1000\n[deposit]\non_exit = \"cooperative\"\n";
+    // What is counted in other tokens is not known without the node.
+    let budgets = "[[budget]]\nname = \"two\"\nwallet = true\ntotal = 2999\n\
+                   [[budget]]\nname = \"dollars\"\nwallet = true\ntotal = \"$1\"\n";
+    let rules = format!(
+        "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 1000\n[deposit]\non_exit = \"cooperative\"\n{budgets}"
+    );
+    let rules = rules.as_str();
     let alice = Alice::ruled(&fair.market, rules).await;
     // The key is not needed.
     std::fs::remove_file(alice.directory.path().join("key")).unwrap();
@@ -526,6 +547,8 @@ async fn a_dry_run_signs_nothing_and_reports_what_it_would_have_cost() {
         let expected = "dry run: would pay 1000 units of the channel contract's token";
         assert!(reason(&got).contains(expected), "{got:?}");
     }
+    let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
+    assert!(reason(&got).contains("what is left of the budget two: 999 of total = 2999"), "{got:?}");
     let free = Request::get(format!("{}/free", fair.origin.url())).body(empty()).unwrap();
     assert_eq!(ask(serving.address, free).await.status, StatusCode::OK);
     let receiver = fair.origin.receiver().to_string();

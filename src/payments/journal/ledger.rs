@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction};
 
 use super::error::JournalError;
 use super::file::{BUSY_TIMEOUT, FILE};
-use super::schema::{LEDGER_VERSION, SCHEMA_VERSION};
+use super::schema::{BUDGETS_VERSION, LEDGER_VERSION, SCHEMA_VERSION};
 use crate::payments::ledger::{
     HEAD_FILE, LedgerKey, LedgerRow, LedgerSum, RowSeal, SumKey, encode_sums, head_file, limit_sums,
     read_head, read_row, read_sums, select_rows,
@@ -133,6 +133,18 @@ impl LedgerReader {
             Ok(())
         };
         read().map_err(|source| self.failed(source))
+    }
+
+    /// Whether nothing may be signed.
+    ///
+    /// # Errors
+    /// SQLite cannot read it.
+    pub fn is_frozen(&self) -> Result<bool, JournalError> {
+        if self.version < BUDGETS_VERSION {
+            return Ok(false);
+        }
+        let read = self.connection.query_row("SELECT EXISTS (SELECT 1 FROM frozen)", [], |row| row.get(0));
+        read.map_err(|source| self.failed(source))
     }
 
     /// The last row of each payer.

@@ -34,6 +34,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
 pub const LEDGER_VERSION: i64 = 8;
+/// The first version with budgets.
+pub(super) const BUDGETS_VERSION: i64 = 9;
 pub(super) const SCHEMA: &str = "
     CREATE TABLE book (
         id INTEGER PRIMARY KEY,

@@ -316,6 +316,11 @@ impl Budgets {
         }
     }
 
+    /// Whether the channel contract's token is known.
+    pub(in crate::protocol) fn knows_channel_token(&self) -> bool {
+        self.channel_token.is_some()
+    }
+
     /// The index of the budget with this key.
     pub(in crate::protocol) fn index_of(&mut self, key: BudgetKey) -> BudgetIndex {
         *self.indices.entry(key).or_insert_with_key(|key| {

@@ -6,6 +6,7 @@ use ethers_core::types::U256;
 
 use super::amount::BudgetAmount;
 use super::calendar::Calendar;
+use super::over::OverBudget;
 use super::window::Window;
 use crate::protocol::decimal;
 use crate::protocol::policy::{HostPattern, KnownAsset, Webhook};
@@ -125,6 +126,40 @@ impl Budget {
     /// Whether a budget of this name is that of a run.
     pub(super) fn is_name_of_run(name: &str) -> bool {
         name.starts_with(OF_RUN)
+    }
+
+    /// Checks that it allows a payment at this price once everything in it is free.
+    ///
+    /// # Errors
+    /// It never does.
+    pub fn check_alone(&self, price: &Money) -> Result<(), OverBudget> {
+        let name = || Arc::clone(&self.name);
+        if self.limits.payments == Some(0) {
+            return Err(OverBudget::Payments { budget: name(), limit: 0 });
+        }
+        let Some(cost) = self.unit.cost(price, None) else {
+            return match &price.asset {
+                // Which token that is only the node knows.
+                AssetId::ChannelToken => Ok(()),
+                asset @ AssetId::Token(_) => Err(OverBudget::Asset {
+                    budget: name(),
+                    asset: asset.to_string(),
+                    is_usd: matches!(self.unit, BudgetUnit::Usd(_)),
+                }),
+            };
+        };
+        let limits = Window::ALL.into_iter().filter_map(|window| Some((self.limits.within(window)?, window)));
+        match limits.min() {
+            Some((limit, window)) if cost > limit => Err(OverBudget::Amount {
+                budget: name(),
+                key: window.key(),
+                price: self.unit.show(cost),
+                limit: self.unit.show(limit),
+                left: self.unit.show(limit),
+                free_in: None,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it applies to a host (without brackets, in any case) without being named.

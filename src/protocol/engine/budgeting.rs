@@ -9,10 +9,11 @@ use super::ids::{PurchaseId, Seq};
 use super::slot::{CoveredTotals, Slot};
 use super::{Engine, Record};
 use crate::protocol::budget::{
-    BudgetAmount, BudgetIndex, BudgetSet, Change, Coverage, CoveredBy, HeldAmounts, Hold, Need, OverBudget,
-    RowId, Shortage, WINDOWS,
+    BudgetAmount, BudgetIndex, BudgetRef, BudgetSet, Change, Coverage, CoveredBy, HeldAmounts, Hold, Need,
+    OverBudget, RowId, Shortage, WINDOWS,
 };
-use crate::protocol::{Amount, ChannelId, Money, Refusal};
+use crate::protocol::policy::SpendLimit;
+use crate::protocol::{Amount, AssetId, ChannelId, Money, Refusal};
 
 impl From<OverBudget> for Refusal {
     fn from(over: OverBudget) -> Self {
@@ -142,6 +143,24 @@ impl Engine {
             self.budgets.explain(&shortage, cost)
         })?;
         Ok(Fit { tight: Some(lowered) })
+    }
+
+    /// Counts what a dry run would pay now. Nothing is recorded, so that a restart forgets it.
+    ///
+    /// # Errors
+    /// A budget that does not allow it.
+    pub fn rehearse(&mut self, limit: SpendLimit, price: &Money) -> Result<(), OverBudget> {
+        // A dry run may not know the channel contract's token: then only its own units are counted.
+        let is_known = price.asset != AssetId::ChannelToken || self.budgets.knows_channel_token();
+        let counts = |budget: &&BudgetRef| is_known || budget.budget.unit.cost(price, None).is_some();
+        let budgets: BudgetSet = self.by_now(limit).budgets.iter().filter(counts).cloned().collect();
+        self.fit_one_shot(&budgets, price)?;
+        for index in self.open_budgets(&budgets).iter().copied() {
+            let cost = self.budgets.cost(index, price)?;
+            self.budgets.charge(index, cost);
+            self.budgets.count_payment(index, true);
+        }
+        Ok(())
     }
 
     /// Counts an authorization that is about to be recorded.

@@ -37,6 +37,8 @@ pub struct InspectSettings<'a> {
     pub has_wallet: bool,
     /// Its address, if the configuration has that.
     pub address: Option<Address>,
+    /// Whether the journal has it that nothing is signed.
+    pub is_frozen: bool,
     /// The channel contract, if there is a chain.
     pub contract: Option<Address>,
 }
@@ -200,6 +202,9 @@ impl InspectSettings<'_> {
         if !self.has_wallet {
             return Err(Refusal::NoWallet);
         }
+        if self.is_frozen {
+            return Err(Refusal::Frozen);
+        }
         if plain_http::is_limited(url, allow_plain_http) {
             plain_http::check(url, peer)?;
         }
@@ -243,6 +248,9 @@ impl InspectSettings<'_> {
             if terms.price.amount > cap {
                 return Err(Refusal::DepositCap { price: terms.price.amount, cap });
             }
+        }
+        for counted in limit.budgets.iter() {
+            counted.budget.check_alone(&terms.price)?;
         }
         let is_open = terms.price.asset == AssetId::ChannelToken
             && !matches!(limit.max_price, PriceLimit::ChannelToken(_));

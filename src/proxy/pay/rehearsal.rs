@@ -38,6 +38,9 @@ where
                 }
             }
         }
+        if let Err(refusal) = payments.rehearse(offer, &self.limit) {
+            return refusal;
+        }
         dry_run.would_pay(&offer.terms().price)
     }
 }
