@@ -1,7 +1,7 @@
 //! A signed payment leased to one client request.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -45,9 +45,7 @@ pub struct Undelivered {
     engine: Arc<SharedEngine>,
     /// Whether the service waits for this before it stops.
     is_awaited: bool,
-    /// When the client left, if that was before the response came.
-    left_at: Option<Instant>,
-    /// Known once the client has not got the whole response.
+    /// Known if the client has not got the whole response.
     loss: Option<Loss>,
     /// Keeps the actor running until the end is recorded.
     _mailbox: mpsc::Sender<Message>,
@@ -61,15 +59,14 @@ impl Undelivered {
         }
     }
 
-    /// The client has left, before the response came.
-    pub(crate) fn keep_for_next(&mut self) {
-        self.left_at = Some(Instant::now());
+    /// The client left, so long ago.
+    pub(crate) fn left(&mut self, ago: Duration) {
+        self.loss = Some(Loss::ClientLeft { ago });
     }
 
-    /// The client has left.
-    pub(crate) fn left(&mut self) {
-        let ago = self.left_at.map(|at| at.elapsed()).unwrap_or_default();
-        self.loss = Some(Loss::ClientLeft { ago });
+    /// The client has the whole response, after all.
+    pub(crate) fn end(mut self) {
+        self.loss = None;
     }
 
     /// The seller has not sent the whole response.
@@ -147,8 +144,7 @@ impl Lease {
         let nonce = self.draft.nonce()?;
         let (engine, mailbox) = (Arc::clone(&self.purchase.engine), self.purchase.mailbox.clone());
         engine.signatures.remove(&nonce);
-        let (is_awaited, left_at, loss) = (false, None, None);
-        Some(Undelivered { nonce, engine, is_awaited, left_at, loss, _mailbox: mailbox })
+        Some(Undelivered { nonce, engine, is_awaited: false, loss: None, _mailbox: mailbox })
     }
 
     /// Returns a payment in doubt, with what the response states about it.

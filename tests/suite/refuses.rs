@@ -18,6 +18,7 @@ use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Content, Demand, Mallory, Payment, Presented};
 use crate::support::market::Market;
 use crate::support::payer::{Alice, Running};
+use crate::support::wire;
 use crate::support::wire::{Got, Wire};
 
 /// Mallory's first price. The rule allows ten times as much.
@@ -674,7 +675,9 @@ async fn a_lost_answer_is_a_502_and_the_next_request_finds_out() {
             assert_eq!(ask(&proxy, &url("/paid")).await.status, StatusCode::OK);
 
             fair.origin.lose_next_answer(lost);
-            let got = ask(&proxy, &url("/paid")).await;
+            // A GET would be sent again.
+            let post = Request::post(url("/paid/echo")).body(empty()).unwrap();
+            let got = wire::ask(proxy.address, post).await;
             assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
             because(&got, "a payment was sent, but its response was lost");
             assert_eq!(proxy.promised().await, Amount::from(2 * PRICE));

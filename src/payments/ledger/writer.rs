@@ -697,6 +697,13 @@ impl OpenedLedger {
         if tells_less && last.as_ref().is_some_and(|last| last.state == LedgerState::PaidNotDelivered) {
             return Ok(());
         }
+        // Its client lost the response: what was paid is presented again, and stays paid whatever comes of that.
+        let is_presented_again = event.is_joined
+            && !is_taken(event.state)
+            && last.as_ref().is_some_and(|last| last.state == LedgerState::Paid);
+        if is_presented_again {
+            return Ok(());
+        }
         let joined = last.as_ref().map(|row| PaymentEvent { payment: row.payment, ..event.clone() });
         let event = joined.as_ref().unwrap_or(event);
         let before = self.open.get(&event.payment).copied().or_else(|| {

@@ -70,8 +70,10 @@ impl OneShotGuard {
             (Delivery::Accepted, PresentedState::Sending { .. }) => {
                 // Earlier requests may have presented the same one.
                 totals.end_doubts(&[self.nonce]);
-                let spent = totals.spent(&self.price.asset, &self.host, self.payee);
-                spent.paid = spent.paid.plus(&price);
+                if totals.accept_authorization(self.nonce) {
+                    let spent = totals.spent(&self.price.asset, &self.host, self.payee);
+                    spent.paid = spent.paid.plus(&price);
+                }
             }
             _ => totals.doubt_authorization(DoubtfulAuthorization {
                 nonce: self.nonce,
@@ -149,6 +151,10 @@ mod tests {
         assert_eq!(present(1, Delivery::InDoubt), (nothing, five));
         assert_eq!(present(2, Delivery::InDoubt), (nothing, five.plus(&five)));
         assert_eq!(present(1, Delivery::Accepted), (five, five), "the other one stays unclear");
+        // The client lost the response.
+        for again in [Delivery::Accepted, Delivery::InDoubt, Delivery::NotSent] {
+            assert_eq!(present(1, again), (five, five), "{again:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use hashlink::LruCache;
+
 use crate::payments::freed::FreedAuthorizations;
 use crate::payments::report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally, sort};
 use crate::protocol::asset::{AssetId, Money, Token};
@@ -11,7 +13,8 @@ use crate::protocol::{Address, Amount, ChannelId};
 
 /// How many payments in doubt are remembered per channel, so that a later payment can confirm them. More stay in doubt.
 pub(super) const DOUBTS: usize = 64;
-/// How many authorizations in doubt are remembered, so that a chain can free them. More stay in doubt.
+/// How many authorizations in doubt are remembered, so that a chain can free them, and how many accepted ones. More stay in
+/// doubt.
 const MOST_AUTHORIZATIONS: usize = 4096;
 
 /// How the payment of a lease ended.
@@ -36,6 +39,8 @@ pub(in crate::payments) struct SpendingTotals {
     pub(super) channels: HashMap<ChannelId, PresentedTotals>,
     /// Authorizations in doubt, the oldest first.
     authorizations: Vec<DoubtfulAuthorization>,
+    /// The last ones that were accepted: a client that lost its response may have its payment presented again.
+    accepted: LruCache<[u8; 32], ()>,
 }
 
 /// The counters of one asset.
@@ -118,7 +123,8 @@ impl SpendingTotals {
     /// Counts up to `most` payees separately; `since` is in milliseconds since 1970.
     pub(in crate::payments) fn new(most: usize, since: u64) -> Self {
         let (assets, channels, authorizations) = (BTreeMap::new(), HashMap::new(), Vec::new());
-        Self { since, most, count: 0, assets, channels, authorizations }
+        let accepted = LruCache::new(MOST_AUTHORIZATIONS);
+        Self { since, most, count: 0, assets, channels, authorizations, accepted }
     }
 
     pub(in crate::payments) fn report(&self) -> SpendingReport {
@@ -168,8 +174,16 @@ impl SpendingTotals {
         }
     }
 
+    /// Counts an accepted authorization; false if it was accepted before.
+    pub(super) fn accept_authorization(&mut self, nonce: [u8; 32]) -> bool {
+        self.accepted.insert(nonce, ()).is_none()
+    }
+
     /// Counts an authorization in doubt, once for all requests that present it.
     pub(super) fn doubt_authorization(&mut self, doubt: DoubtfulAuthorization) {
+        if self.accepted.contains_key(&doubt.nonce) {
+            return;
+        }
         if self.authorizations.iter().any(|known| known.nonce == doubt.nonce) {
             return;
         }

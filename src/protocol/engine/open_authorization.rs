@@ -457,8 +457,11 @@ impl OpenAuthorizations {
             }
             return Ok(Join::Present(found));
         }
-        let lost_until = lost().filter_map(|open| open.lost_until).max();
-        if let Some(until) = lost_until {
+        // This request may have presented one ahead.
+        let is_lost =
+            |open: &&&OpenAuthorization| matches!(open.state, OpenState::Lost { .. }) || is_own(open);
+        let lost_until = all.iter().filter(is_lost).filter_map(|open| open.lost_until).max();
+        if let Some(until) = lost_until.filter(|until| *until > now.wall) {
             return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
         }
         let holding = unclear().filter(|open| !open.has_expired(now, retry_window));
@@ -827,6 +830,12 @@ mod tests {
             assert_eq!(join(&mut open, 5, 100, at(1001)), "new");
             open.release(&[1; 32]);
         }
+        // Not even for a request that has presented it ahead, if the seller then asks for something else.
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "1");
+        let own = (KEY, Some(PAYER), Some([1; 32]));
+        let beside = open.join(own, &authorization(0, 6).terms, &limit(100), (at(1001), WINDOW));
+        assert!(matches!(beside, Err(Refusal::PaidNotDelivered { .. })), "{beside:?}");
+        open.release(&[1; 32]);
         assert_eq!(open.lost_before(at(1060)), [[0; 32]; 0]);
         assert_eq!(
             (open.lost_before(at(1061)), join(&mut open, 5, 100, at(1061))),

@@ -1,7 +1,7 @@
 //! The I/O of a client's connection: timeouts, interim responses between the server's own bytes, and a close that does not
 //! cut off the last response.
 
-use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -88,8 +88,8 @@ pub(crate) struct ConnState {
     has_borrowed: AtomicBool,
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
-    /// Dropped once all that the server has written has gone to the stream.
-    unwritten: Mutex<Vec<Box<dyn Any + Send>>>,
+    /// Called once all that the server has written has gone to the stream.
+    unwritten: Mutex<Vec<OnceWritten>>,
     has_unwritten: AtomicBool,
     /// Whether the server may hold bytes that have not gone to the stream.
     is_writing: AtomicBool,
@@ -356,13 +356,21 @@ impl ConnState {
         if self.has_unwritten.load(Ordering::Relaxed) {
             self.has_unwritten.store(false, Ordering::Relaxed);
             let written = std::mem::take(&mut *lock(&self.unwritten));
-            drop(written);
+            written.into_iter().for_each(|OnceWritten(then)| then());
         }
     }
 
     fn take_interim(&self) -> Vec<u8> {
         self.has_interim.store(false, Ordering::Relaxed);
         std::mem::take(&mut *lock(&self.interim))
+    }
+}
+
+struct OnceWritten(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for OnceWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnceWritten")
     }
 }
 
@@ -421,13 +429,12 @@ impl ConnectionId {
         extensions.get::<InterimSender>().map(|interim| Self(Arc::downgrade(&interim.state)))
     }
 
-    /// Drops `kept` once all that the connection's server has written so far has gone to the stream, or the connection has
-    /// ended. Called by the task that drives the connection; returns `kept` if there is none any more.
-    pub(crate) fn keep_until_written<T: Any + Send>(&self, kept: T) -> Option<T> {
-        let Some(state) = self.0.upgrade() else { return Some(kept) };
-        lock(&state.unwritten).push(Box::new(kept));
+    /// Calls `then` once all that the connection's server has written so far has gone to the stream; if the connection ends
+    /// before that, drops it. Called by the task that drives the connection.
+    pub(crate) fn once_written(&self, then: Box<dyn FnOnce() + Send>) {
+        let Some(state) = self.0.upgrade() else { return };
+        lock(&state.unwritten).push(OnceWritten(then));
         state.has_unwritten.store(true, Ordering::Relaxed);
-        None
     }
 
     /// Whether its request may use an idle connection of another worker: the first one that asks.
@@ -598,21 +605,30 @@ mod tests {
     use crate::proxy::downstream::client_io::*;
 
     #[tokio::test]
-    async fn what_is_kept_until_written_is_dropped_with_the_flush_or_with_the_connection() {
+    async fn what_waits_for_the_flush_is_called_then_and_dropped_with_the_connection() {
         let (ours, _theirs) = tokio::io::duplex(64);
         let (mut io, state) = ClientIo::new(ours, &Timeouts::new(&ProxySettings::default()));
         let client = ConnectionId(Arc::downgrade(&state));
         let kept = Arc::new(());
-        let keep = || client.keep_until_written(Arc::clone(&kept));
+        let calls = Arc::new(AtomicU64::new(0));
+        let wait = || {
+            let (kept, calls) = (Arc::clone(&kept), Arc::clone(&calls));
+            client.once_written(Box::new(move || {
+                drop(kept);
+                calls.fetch_add(1, Ordering::Relaxed);
+            }));
+        };
+        let counts = || (Arc::strong_count(&kept), calls.load(Ordering::Relaxed));
         io.write_all(b"the end").await.unwrap();
-        assert!(keep().is_none());
-        assert_eq!(Arc::strong_count(&kept), 2, "it is not written yet, as far as the server has said");
+        wait();
+        assert_eq!(counts(), (2, 0), "it is not written yet, as far as the server has said");
         io.flush().await.unwrap();
-        assert_eq!(Arc::strong_count(&kept), 1);
+        assert_eq!(counts(), (1, 1));
 
-        assert!(keep().is_none());
+        wait();
         drop((io, state));
-        assert_eq!(Arc::strong_count(&kept), 1, "the connection has ended");
-        assert!(keep().is_some());
+        assert_eq!(counts(), (1, 1), "the connection has ended");
+        wait();
+        assert_eq!(counts(), (1, 1));
     }
 }

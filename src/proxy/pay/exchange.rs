@@ -10,7 +10,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -21,7 +23,7 @@ use tracing::Instrument as _;
 
 use super::held_answer::{HeldAnswer, Unoffered, hold_answer, read_offers};
 use super::operator_state::OperatorState;
-use super::orphans::{Bought, ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
+use super::orphans::{Bought, ClaimedOrphan, Handover, OrphanKey, OrphanPlace, Orphans, ServedAgain};
 use super::plain_http;
 use super::purchase_hash;
 use super::purchase_hash::PurchaseHash;
@@ -803,7 +805,8 @@ where
                 Ok(Err(ForwardError::Lost(_)))
                     if sendings < MAX_SENDS
                         && lease.draft().on_channel().is_some()
-                        && self.head.method.is_idempotent() =>
+                        && self.head.method.is_idempotent()
+                        && self.kept.check().is_ok() =>
                 {
                     continue;
                 }
@@ -945,16 +948,22 @@ where
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
                 let mut undelivered = lease.accept(receipt, statement);
+                let left = match has_left.try_recv() {
+                    Err(TryRecvError::Empty) => None,
+                    _ => Some((Handover::default(), Instant::now())),
+                };
+                if let Some((handover, _)) = &left {
+                    answer.extensions_mut().insert(handover.clone());
+                }
                 if let Some(undelivered) = &mut undelivered {
-                    match has_left.try_recv() {
-                        Err(TryRecvError::Empty) => undelivered.begin(),
-                        _ => undelivered.keep_for_next(),
+                    if left.is_none() {
+                        undelivered.begin();
                     }
                     if draft.is_identified() {
                         answer.extensions_mut().insert(ServedAgain);
                     }
                 }
-                delivery = Some(self.delivery(&answer, undelivered));
+                delivery = Some(self.delivery(&answer, undelivered, left));
                 if let Some(outdated) = self.outdated.take() {
                     outdated.unneeded();
                 }
@@ -985,9 +994,15 @@ where
     }
 
     /// The record of the delivery of a paid response.
-    fn delivery(&self, answer: &Response<Body>, undelivered: Option<Undelivered>) -> DeliveryRecord {
+    fn delivery(
+        &self,
+        answer: &Response<Body>,
+        undelivered: Option<Undelivered>,
+        left: Option<(Handover, Instant)>,
+    ) -> DeliveryRecord {
         DeliveryRecord {
             undelivered,
+            left,
             writes_to: self.writes_to.clone(),
             is_stream: is_event_stream(answer.headers()),
             tells: !answer.status().is_client_error(),
@@ -1139,16 +1154,14 @@ impl Drop for Attended {
     }
 }
 
-/// In a paid response: its seller would serve the same payment again.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ServedAgain;
-
 /// Reports how the delivery of a paid response ended, once the end of its body has been written: a crash before that leaves a
 /// client without it, whose next request must not be paid for again.
 #[derive(Debug)]
 struct DeliveryRecord {
     /// Absent for a payment on a channel.
     undelivered: Option<Undelivered>,
+    /// When the client left, if that was before the response came.
+    left: Option<(Handover, Instant)>,
     /// The client's connection, over HTTP/1.1.
     writes_to: Option<ConnectionId>,
     /// Whether clients end the response when they like.
@@ -1177,10 +1190,19 @@ impl DeliveryRecord {
 }
 
 impl BodyRecord for DeliveryRecord {
-    fn ended(&mut self, _bytes: u64, end: BodyEnd) {
+    fn saw(&mut self, _data: &Bytes) {
+        // Somebody takes it.
+        if let Some(undelivered) = &mut self.undelivered {
+            undelivered.begin();
+        }
+    }
+
+    fn ended(&mut self, bytes: u64, end: BodyEnd) {
+        let unclaimed = self.left.as_ref().filter(|(handover, _)| !handover.is_done());
+        let unclaimed_for = unclaimed.map(|(_, since)| since.elapsed());
         match end {
             BodyEnd::Failed => self.cut_off(),
-            BodyEnd::Complete if self.tells => {
+            BodyEnd::Complete if self.tells && unclaimed_for.is_none() => {
                 if let Some(payments) = &self.shared.settings.payments {
                     payments.delivered(&self.host);
                 }
@@ -1188,19 +1210,26 @@ impl BodyRecord for DeliveryRecord {
             BodyEnd::Complete | BodyEnd::Dropped => {}
         }
         let Some(mut undelivered) = self.undelivered.take() else { return };
-        match end {
-            BodyEnd::Failed => return undelivered.cut_off(),
-            BodyEnd::Dropped if !self.is_stream => return undelivered.left(),
-            BodyEnd::Dropped | BodyEnd::Complete => undelivered.begin(),
+        match (end, unclaimed_for) {
+            (BodyEnd::Failed, _) => return undelivered.cut_off(),
+            (_, Some(ago)) => return undelivered.left(ago),
+            (BodyEnd::Dropped, None) if self.is_stream && bytes > 0 => return undelivered.end(),
+            (BodyEnd::Dropped, None) => return undelivered.left(Duration::ZERO),
+            (BodyEnd::Complete, None) => undelivered.begin(),
         }
-        let left = match &self.writes_to {
-            Some(connection) => connection.keep_until_written(undelivered),
-            None => Some(undelivered),
-        };
-        // Over HTTP/2, or to a client that continues the request of another. The connection's task, which has the last bytes,
-        // comes first.
-        if let (Some(left), Ok(runtime)) = (left, Handle::try_current()) {
-            runtime.spawn(async move { drop(left) });
+        match &self.writes_to {
+            Some(connection) if self.left.is_none() => {
+                // Unless the connection ends before the last bytes are written.
+                undelivered.left(Duration::ZERO);
+                connection.once_written(Box::new(move || undelivered.end()));
+            }
+            // Over HTTP/2, or to a client that continues the request of another. The connection's task, which has the last
+            // bytes, comes first.
+            _ => {
+                if let Ok(runtime) = Handle::try_current() {
+                    runtime.spawn(async move { undelivered.end() });
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use super::exchange::ServedAgain;
 use crate::mutex::lock;
 use crate::protocol::engine::PurchaseKey;
 use crate::proxy::Body;
@@ -31,6 +31,20 @@ pub(super) struct Bought {
     pub(super) purchase: PurchaseKey,
     /// A hash of the cookies: with others, it comes from another user of the same client.
     pub(super) cookies: [u8; 32],
+}
+
+/// In a paid response: its seller would serve the same payment again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServedAgain;
+
+/// In a paid response that came after its client had left: whether another request has got it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Handover(Arc<AtomicBool>);
+
+impl Handover {
+    pub(super) fn is_done(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The exchanges, from the moment that their client leaves.
@@ -204,6 +218,9 @@ impl ClaimedOrphan {
         self.orphan = None;
         let Ok(kept) = arrived else { return Ok(None) };
         if headers == self.key.headers {
+            if let Some(Handover(is_done)) = kept.answer.extensions().get() {
+                is_done.store(true, Ordering::Relaxed);
+            }
             return Ok(Some(kept.answer));
         }
         if kept.answer.extensions().get::<ServedAgain>().is_some() {

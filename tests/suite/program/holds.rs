@@ -96,7 +96,9 @@ async fn each_hold_is_shown_with_its_reason_and_end_and_none_is_left_when_all_is
 
     // The response is lost, until the next payment tells.
     scene.fair.origin.lose_next_answer(Lose::BeforeRegistering);
-    assert_eq!(scene.buy(&program).await.status, StatusCode::BAD_GATEWAY);
+    // A GET would be sent again.
+    let post = Request::post(format!("{}/paid/echo", scene.fair.origin.url())).body(empty()).unwrap();
+    assert_eq!(ask(program.address, post).await.status, StatusCode::BAD_GATEWAY);
     scene.one("in-doubt", PRICE, None, "the next payment to the seller").await;
     let shown = scene.status(&[]).await.out;
     let row = shown.lines().find(|line| line.starts_with("in-doubt ")).unwrap_or_else(|| panic!("{shown}"));

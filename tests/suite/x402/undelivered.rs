@@ -100,10 +100,10 @@ async fn a_client_that_leaves_in_the_middle_and_comes_back_pays_once() {
 }
 
 /// The seller answers a payment once there is a permit.
-async fn held(chain: &Chain) -> (Mallory, Arc<Semaphore>) {
+async fn held(chain: &Chain, served: fn(Answer) -> Answer) -> (Mallory, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
-    let answer = move |answer: Answer| Answer::Held(Arc::clone(&held), Box::new(answer));
+    let answer = move |answer: Answer| Answer::Held(Arc::clone(&held), Box::new(served(answer)));
     (Mallory::spawn(serving(chain, answer)).await, gate)
 }
 
@@ -112,7 +112,7 @@ async fn held(chain: &Chain) -> (Mallory, Arc<Semaphore>) {
 #[tokio::test]
 async fn a_repetition_with_another_header_is_not_paid_for_again() {
     let chain = Chain::default();
-    let (seller, gate) = held(&chain).await;
+    let (seller, gate) = held(&chain, |answer| answer).await;
     let (_alice, proxy) = alice("").await;
     let port = seller.address().port();
     let seen = |count| tokio::time::timeout(PATIENCE, seller.await_presented(count));
@@ -139,8 +139,18 @@ async fn a_repetition_with_another_header_is_not_paid_for_again() {
 /// Without a place to keep the response, the payment is presented again, and the seller says that it took it.
 #[tokio::test]
 async fn what_is_not_kept_is_not_paid_for_again() {
+    const WHOLE: fn(Answer) -> Answer = |answer| answer;
+    const EMPTY: fn(Answer) -> Answer = |answer| answer.with_content(Content::Text(""));
+    const STREAM: fn(Answer) -> Answer =
+        |answer| answer.header(&http::header::CONTENT_TYPE, "text/event-stream");
+    for served in [WHOLE, EMPTY, STREAM] {
+        what_is_not_kept(served).await;
+    }
+}
+
+async fn what_is_not_kept(served: fn(Answer) -> Answer) {
     let chain = Chain::default();
-    let (seller, gate) = held(&chain).await;
+    let (seller, gate) = held(&chain, served).await;
     let (alice, proxy) = alice("[limits]\nkept_answers = 0\n").await;
     let idle = proxy.shutdown.running();
     let mut client = asking(&proxy, seller.address().port(), "/goods", "").await;
