@@ -178,7 +178,7 @@ fn prepare(
     if running.wallet.is_some() && newer.wallet.is_none() {
         // A file that is being written may be empty for a moment.
         return Err(
-            "it has no [wallet], with which the running proxy pays; restart it if that is meant".to_owned()
+            "the file has no [wallet], but the running proxy pays with one: restart the proxy if it is to stop paying".to_owned()
         );
     }
     let reloaded = running.reloaded(&newer).map_err(|error| in_part(&error))?;

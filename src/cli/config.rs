@@ -13,7 +13,7 @@ use super::config_args::{ConfigArgs, default_file};
 use super::output::print;
 use crate::app;
 use crate::config::{Config, KeyOrigin, ShownKey, schema};
-use crate::telemetry::LogLevels;
+use crate::telemetry::{FILTER_VARIABLE, LogLevels};
 
 /// What `tollpass config schema --help` shows below the options.
 const ABOUT_SCHEMA: &str = "\
@@ -115,10 +115,11 @@ fn set(place: &ConfigArgs, key: &str, value: &str) -> anyhow::Result<()> {
         anyhow!("{} does not exist; `tollpass init` creates it, or name a file with --config", path.display())
     })?;
     let (text, config) = Config::edited(&file, key, value)?.with_context(|| format!("cannot set {key}"))?;
-    LogLevels::new(config.log.filter.as_deref(), app::DEFAULT_FILTER)
+    let levels = LogLevels::new(config.log.filter.as_deref(), app::DEFAULT_FILTER)
         .with_context(|| format!("cannot set {key}"))?;
     replace(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-    if let Some(variable) = Config::overriding(&file, key)? {
+    let of_log = || (key == "log.filter" && levels.is_overridden()).then(|| FILTER_VARIABLE.to_owned());
+    if let Some(variable) = Config::overriding(&file, key)?.or_else(of_log) {
         return print(format!(
             "set {key} in {}; but the variable {variable} is set and overrides it: unset it where the proxy is started\n",
             file.display()
@@ -140,8 +141,11 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let (owner, group) = (before.uid(), before.gid());
     if (ours.uid(), ours.gid()) != (owner, group) {
         // The service that reads it may run as that user.
-        fchown(file.as_file(), Some(owner), Some(group)).with_context(|| {
-            format!("it would not keep its owner (uid {owner}, gid {group}); run this as its owner")
+        fchown(file.as_file(), Some(owner), Some(group)).with_context(|| match ours.uid() == owner {
+            true => format!(
+                "it would not keep its group (gid {group}), to which you do not belong; run this as root"
+            ),
+            false => format!("it would not keep its owner (uid {owner}, gid {group}); run this as its owner"),
         })?;
     }
     file.as_file().set_permissions(before.permissions())?;

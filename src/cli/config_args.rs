@@ -1,6 +1,7 @@
 //! The options that name the configuration file and the state directory, before or after any subcommand.
 
 use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,7 +76,12 @@ impl ConfigArgs {
             let file = self.file();
             // Whoever can write it could lead to another directory, on which a freeze ends nothing.
             file.as_deref().map(app::check_writers_of).transpose().context(unknown)?;
-            return Config::state_dir_of(file.as_deref()).context(unknown);
+            let (path, is_certain) = Config::state_dir_of(file.as_deref()).context(unknown)?;
+            if !is_certain && UnixStream::connect(admin::socket(&path)).is_err() {
+                // No proxy runs there: it may run on another directory.
+                self.load().context(unknown)?;
+            }
+            return Ok(path);
         };
         let remedy = "name the right one with --state-dir, or its configuration with --config";
         match std::fs::metadata(path) {

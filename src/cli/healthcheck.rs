@@ -14,6 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::config_args::ConfigArgs;
@@ -34,9 +35,9 @@ Asks the proxy that is running on the state directory or, if none is found there
 one at `listen` of the configuration, for /health or, with --ready, /ready. A proxy is
 ready if it can pay what its [[pay]] entries promise: the key is unlocked, nothing is
 frozen, the journal can be written and, if an entry can pay from channels, the node of
-[chain] responds. If none can, it is not ready while the nodes of [[network]] show that the
-wallet has none of the tokens that the entries allow. It prints the reasons, which are also
-the response to http://ADDRESS/ready.
+[chain] responds. If no entry can pay from channels, it is also not ready while the nodes of
+[[network]] show that the wallet has none of the tokens that the entries allow. It prints
+the reasons, which are also the response to http://ADDRESS/ready.
 
 The exit code is 0 if it is healthy or ready, else 1. With tls_cert, the proxy must show
 that certificate.";
@@ -55,7 +56,7 @@ pub struct HealthcheckArgs {
     #[arg(long)]
     pub ready: bool,
     /// How long the response may take
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration, allow_hyphen_values = true)]
     pub timeout: Duration,
 }
 
@@ -64,10 +65,11 @@ pub struct HealthcheckArgs {
 /// # Errors
 /// It does not respond, or is not healthy or ready.
 pub async fn run(args: HealthcheckArgs) -> anyhow::Result<()> {
+    let deadline = Instant::now() + args.timeout;
     let ProbedProxy { listen, certificate } = ProbedProxy::find(&args).await?;
     let address = local(listen);
     let path = if args.ready { "/ready" } else { "/health" };
-    let asked = tokio::time::timeout(args.timeout, ask(address, certificate.as_deref(), path)).await;
+    let asked = timeout_at(deadline, ask(address, certificate.as_deref(), path)).await;
     let asked = asked.with_context(|| format!("{address} has not responded within {:?}", args.timeout))?;
     let (status, text) = asked.with_context(|| format!("{address} does not respond"))?;
     let text = String::from_utf8_lossy(&text);
@@ -104,7 +106,8 @@ impl ProbedProxy {
     /// The one that runs on the state directory, if it answers.
     async fn running(args: &HealthcheckArgs) -> Option<Self> {
         let socket = args.config.socket().ok()?;
-        let status = tokio::time::timeout(args.timeout, admin::status(&socket)).await.ok()?.ok()??;
+        // The rest of the time is for the response.
+        let status = tokio::time::timeout(args.timeout / 2, admin::status(&socket)).await.ok()?.ok()??;
         let Status { listen, certificate, .. } = status;
         Some(Self { listen, certificate })
     }

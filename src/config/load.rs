@@ -199,6 +199,14 @@ pub struct ReloadedConfig {
     pub needs_restart: Vec<String>,
 }
 
+/// Whether a line seems to set `state_dir`.
+fn mentions_state_dir(text: &str) -> bool {
+    text.lines().any(|line| {
+        let key = line.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        key.contains("state") && key.contains("dir") && !key.starts_with('#')
+    })
+}
+
 impl Config {
     /// Reads `file`, if given, and the process's environment.
     ///
@@ -208,11 +216,12 @@ impl Config {
         Self::check(&read(file)?, file)
     }
 
-    /// The state directory of a configuration that may be invalid otherwise, and even not TOML.
+    /// The state directory of a configuration that may be invalid otherwise, and even not TOML; and whether that is certain. It is
+    /// not if it is the default and the configuration is invalid: the line that names another one may be missing.
     ///
     /// # Errors
     /// [`ConfigError`] if that cannot be known: then it has every issue.
-    pub fn state_dir_of(file: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    pub fn state_dir_of(file: Option<&Path>) -> Result<(PathBuf, bool), ConfigError> {
         let ReadVariables { mut environment, base, issues, .. } = ReadVariables::new(file)?;
         let variable = variable("state_dir");
         if issues.iter().any(|issue| issue.key.strip_suffix(secret_files::END) == Some(&variable)) {
@@ -223,15 +232,22 @@ impl Config {
         let is_given = environment.get(&variable).is_some_and(|path| !path.trim().is_empty());
         // The variable overrides the file.
         let text = if is_given { String::new() } else { read(file)? };
-        for text in [text.as_str(), &edit::lines_with(&text, "state_dir")] {
-            let Ok((root, _)) = source::merge(text, &environment) else { continue };
+        for part in [text.as_str(), &edit::lines_with(&text, "state_dir")] {
+            let Ok((root, _)) = source::merge(part, &environment) else { continue };
             let issues = Issues::new(Vec::new(), &TOP);
             let top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, &issues);
             if let Some(path) = state_dir(&top, &base, &environment) {
-                return Ok(path);
+                if top.has("state_dir") {
+                    return Ok((path, true));
+                }
+                return match Self::load(file) {
+                    // Misspelt, or below the header of a table.
+                    Err(error) if mentions_state_dir(&text) => Err(error),
+                    loaded => Ok((path, loaded.is_ok())),
+                };
             }
         }
-        Self::load(file).map(|config| config.state_dir)
+        Self::load(file).map(|config| (config.state_dir, true))
     }
 
     /// The text of a configuration file with a key set to a value, TOML or else a string, and what it configures. The result

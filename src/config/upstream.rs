@@ -44,7 +44,7 @@ pub(super) static UPSTREAM: Table = Table::new(
         /// Plain http requests to these hosts (patterns as in [[pay]]) go upstream as https, port 80 as 443 and other
         /// ports unchanged: with "api.example.com" here, the program uses http://api.example.com and need not trust
         /// tollpass's CA. tollpass changes redirects to these hosts back to http, so that the program keeps using the
-        /// proxy.
+        /// proxy. Cookies with Secure lose it, and Domain, so that the program returns them to that host.
         "upgrade": PATTERNS; or(|| json!([])),
         /// Addresses that no client's request may reach: IP addresses, networks such as "10.0.0.0/8", and the words
         /// "private", "link-local", "loopback", "metadata" (where clouds serve credentials) and "own" (this machine's).

@@ -384,7 +384,7 @@ impl Actor {
             Ok(()) => self.is_freeze_recorded = is_frozen,
             Err(error) if is_frozen => {
                 return Err(format!(
-                    "tollpass signs nothing any more, but only until it ends, since that cannot be recorded: {error}"
+                    "tollpass signs nothing any more, but will sign again after a restart, because the freeze cannot be recorded: {error}"
                 ));
             }
             Err(error) if self.is_freeze_recorded => return Err(error),

@@ -62,8 +62,8 @@ files, such as your key, and can end tollpass. Run a program that you do not tru
 another user, or in a container.
 
 COMMAND finds the proxy through http_proxy, https_proxy (and in upper case) and
-NODE_USE_ENV_PROXY, which needs Node 24, or 22.21 and later: older ones ignore it and
-reach sellers without the proxy. If HTTPS interception is on, SSL_CERT_FILE, CURL_CA_BUNDLE,
+NODE_USE_ENV_PROXY. Node obeys the latter from 22.21 and 24 on; an older Node reaches
+sellers without the proxy, and nothing is paid. If HTTPS interception is on, SSL_CERT_FILE, CURL_CA_BUNDLE,
 REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, GIT_SSL_CAINFO, SYSTEM_WGETRC and others make
 it trust the local CA in addition to what it trusted before; `tollpass env` prints them
 all. Java and browsers have trust stores of their own that no variable extends: see

@@ -24,22 +24,23 @@ pub(super) fn is_bound(cookie: &str) -> bool {
         .any(|start| cookie.trim_start().get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start)))
 }
 
-/// Removes `Secure`: a client that uses plain HTTP would not return the cookie.
+/// Removes `Secure`: a client that uses plain HTTP would not return the cookie. `Domain` goes with it, so that the client sends
+/// the cookie to no other host in the clear.
 pub(super) fn without_secure(cookie: &str) -> String {
-    if is_bound(cookie) {
-        return cookie.to_owned();
-    }
     let mut parts = cookie.split(';');
     let mut kept = parts.next().unwrap_or_default().to_owned();
-    for part in parts.filter(|part| !is_secure(part)) {
+    if is_bound(cookie) || !parts.clone().any(|part| is_named(part, "secure")) {
+        return cookie.to_owned();
+    }
+    for part in parts.filter(|part| !is_named(part, "secure") && !is_named(part, "domain")) {
         kept.push(';');
         kept.push_str(part);
     }
     kept
 }
 
-/// Whether an attribute is `Secure`, which has no value, but may be written with one.
-fn is_secure(attribute: &str) -> bool {
+/// Whether an attribute has this name, with or without a value.
+fn is_named(attribute: &str, expected: &str) -> bool {
     let name = attribute.split_once('=').map_or(attribute, |(name, _)| name);
-    name.trim().eq_ignore_ascii_case("secure")
+    name.trim().eq_ignore_ascii_case(expected)
 }

@@ -120,8 +120,9 @@ mod tests {
         assert_eq!(kept, COOKIES.map(|(_, kept)| kept));
     }
 
-    const COOKIES: [(&str, &str); 5] = [
-        ("a=1; Domain=a.example; Secure; HttpOnly", "a=1; Domain=a.example; HttpOnly"),
+    const COOKIES: [(&str, &str); 6] = [
+        ("a=1; Domain=a.example; Secure; HttpOnly", "a=1; HttpOnly"),
+        ("a=1; Domain=a.example; HttpOnly", "a=1; Domain=a.example; HttpOnly"),
         ("a=secure; path=/;SECURE", "a=secure; path=/"),
         ("__Host-a=1; Secure; Path=/", "__Host-a=1; Secure; Path=/"),
         ("__Secure-a=1; Secure", "__Secure-a=1; Secure"),

@@ -20,7 +20,7 @@ pub trait HoldsStream: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct MultiplexedBody<S: HoldsStream + ?Sized> {
     incoming: Incoming,
-    /// Whether the request had been sent completely, so that only the end of the response can end the stream.
+    /// Whether the request has no body, so that only the end of the response can end the stream.
     is_sent: bool,
     stream: S,
 }

@@ -133,7 +133,10 @@ async fn a_proxy_on_a_full_disk_is_not_ready() {
         await_reasons(proxy.address, expected).await;
         if most.is_some() {
             let ran = run(&["freeze", "--config", text(&config)]).await;
-            ran.expect_failure(&["signs nothing any more, but only until it ends", "free some space"]);
+            ran.expect_failure(&[
+                "signs nothing any more, but will sign again after a restart",
+                "free some space",
+            ]);
             await_reasons(proxy.address, &["frozen", "journal-unwritable"]).await;
             let ran = run(&["thaw", "--config", text(&config)]).await;
             assert_eq!(ran.code, 0, "there is nothing to undo on disk: {ran:?}");

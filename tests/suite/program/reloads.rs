@@ -334,7 +334,7 @@ async fn an_invalid_configuration_changes_nothing_and_says_why() {
         ran.expect_failure(&[&["nothing has changed"], said].concat());
     };
     std::fs::write(&path, "").unwrap();
-    reload(&["it has no [wallet]"]).await;
+    reload(&["the file has no [wallet]"]).await;
     std::fs::remove_file(&path).unwrap();
     reload(&[text(&path), "no longer exists"]).await;
     std::fs::create_dir(&path).unwrap();
@@ -431,9 +431,17 @@ async fn a_file_that_is_invalid_keeps_no_command_from_the_proxy_that_runs() {
     ran.expect_failure(&["the state directory is not known", "--state-dir", "is invalid"]);
     let ran = run_with(&["freeze", "--config", text(&config)], &[("TOLLPASS_STATE_DIR", "state")]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    scene.alice.change("state_dir = \"state", "state_dir = 5");
-    let ran = run(&["freeze", "--config", text(&config)]).await;
-    ran.expect_failure(&["the state directory is not known", "--state-dir", "is invalid"]);
+    let mut is = "state_dir = \"state".to_owned();
+    for lost in ["state_dir = 5", "state-dir = \"state\"", "[limits]\nstate_dir = \"state\"", "# Nothing."] {
+        scene.alice.change(&is, lost);
+        lost.clone_into(&mut is);
+        let ran = run(&["freeze", "--config", text(&config)]).await;
+        ran.expect_failure(&["the state directory is not known", "--state-dir", "is invalid"]);
+        if lost.contains("5") {
+            // The rest of the file is TOML.
+            scene.alice.change("\n[[pay\n", "\nmax_price = -1\n");
+        }
+    }
 }
 
 #[tokio::test]
