@@ -50,8 +50,10 @@ impl KnownClients {
 
     /// The client whose token has this digest. Compares with all tokens, each in constant time.
     pub fn with_token(&self, shown: &TokenDigest) -> Option<&Arc<ProxyClient>> {
-        let same = |known: &&KnownClient| bool::from(known.digest.ct_eq(shown));
-        self.0.values().filter(same).last().map(|known| &known.client)
+        self.0.values().fold(None, |found, known| match bool::from(known.digest.ct_eq(shown)) {
+            true => Some(&known.client),
+            false => found,
+        })
     }
 
     /// All clients, in order of their names.

@@ -128,10 +128,6 @@ where
 }
 
 /// How to handle a request, according to the rules.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and a box would cost an allocation"
-)]
 enum Judged {
     /// A request that cannot be paid: a tunnel, or one without an origin.
     Pass,
