@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
 use http::{HeaderMap, Uri};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -247,12 +248,26 @@ impl Payments {
     /// The host may have taken a payment, and did not deliver. If that was one too many, pauses it, first in memory and
     /// then in the journal.
     pub(crate) async fn undelivered(&self, host: &HostName) {
-        let Some(paused) = self.pauses.undelivered(host) else { return };
+        if let Some(paused) = self.count_undelivered(host) {
+            self.record_pause(paused).await;
+        }
+    }
+
+    /// The same where nothing can wait: `runtime` records the pause.
+    pub(crate) fn undelivered_at_once(&self, host: &HostName, runtime: &Handle) {
+        if let Some(paused) = self.count_undelivered(host) {
+            let payments = self.clone();
+            runtime.spawn(async move { payments.record_pause(paused).await });
+        }
+    }
+
+    fn count_undelivered(&self, host: &HostName) -> Option<PausedHost> {
+        let paused = self.pauses.undelivered(host)?;
         tracing::warn!(
             %host,
             "paused: the host took several payments in a row without delivering, and is not paid until `tollpass resume {host}`"
         );
-        self.record_pause(paused).await;
+        Some(paused)
     }
 
     /// Compares an offer with the lowest price that was paid before for the same request, which `name` names by method and

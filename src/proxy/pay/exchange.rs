@@ -1178,13 +1178,9 @@ impl DeliveryRecord {
     /// The seller did not send the whole response.
     fn cut_off(&self) {
         tracing::warn!(request = %self.request, "the seller took a payment, and its response broke off");
-        let (shared, host) = (Arc::clone(&self.shared), HostName::clone(&self.host));
-        if let (true, Ok(runtime)) = (self.tells, Handle::try_current()) {
-            runtime.spawn(async move {
-                if let Some(payments) = &shared.settings.payments {
-                    payments.undelivered(&host).await;
-                }
-            });
+        let payments = self.shared.settings.payments.as_ref().filter(|_| self.tells);
+        if let (Some(payments), Ok(runtime)) = (payments, Handle::try_current()) {
+            payments.undelivered_at_once(&self.host, &runtime);
         }
     }
 }
