@@ -215,7 +215,8 @@ limits! {
     /// ledger then says that the chain confirms the seller's claim, or that the seller never took the money. 0: none.
     served_checks: usize = count(200, 0..=100_000);
     /// How many paid responses to clients that have left are kept for retry_window at most, with their connections to the
-    /// origin, for requests for the same purchase with the same headers. 0: none.
+    /// origin, for requests for the same purchase with the same headers. What is not kept is not paid for again either.
+    /// 0: none.
     kept_answers: usize = count(64, 0..=100_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);

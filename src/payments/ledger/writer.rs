@@ -86,6 +86,13 @@ struct OpenPayment {
     new: Amount,
 }
 
+/// What the next row of an authorization says.
+struct NextRow {
+    state: LedgerState,
+    confirmation: Option<OnChainUse>,
+    counts: Amount,
+}
+
 /// Whether the seller took the payment.
 fn is_taken(state: LedgerState) -> bool {
     matches!(state, LedgerState::Paid | LedgerState::PaidNotDelivered)
@@ -273,22 +280,56 @@ impl LedgerWriter {
         connection: &Connection,
         nonce: &[u8; 32],
     ) -> rusqlite::Result<()> {
+        self.append_next(connection, nonce, |last| NextRow {
+            state: LedgerState::PaidNotDelivered,
+            confirmation: last.confirmation,
+            counts: last.price,
+        })
+    }
+
+    /// The chain has shown whether an authorization was used, within the transaction that records that.
+    pub(in crate::payments) fn show_usage(
+        &mut self,
+        connection: &Connection,
+        nonce: &[u8; 32],
+        is_used: bool,
+    ) -> rusqlite::Result<()> {
+        self.append_next(connection, nonce, |last| NextRow {
+            state: match last.state {
+                _ if !is_used => LedgerState::Expired,
+                LedgerState::Paid => LedgerState::Paid,
+                _ => LedgerState::PaidNotDelivered,
+            },
+            confirmation: Some(if is_used { OnChainUse::Used } else { OnChainUse::Unused }),
+            counts: if is_used { last.price } else { Amount::ZERO },
+        })
+    }
+
+    /// Appends what has become of an authorization, after what waits of it: what `next` makes of its last row, unless that says
+    /// the same.
+    fn append_next(
+        &mut self,
+        connection: &Connection,
+        nonce: &[u8; 32],
+        next: impl FnOnce(&LedgerRow) -> NextRow,
+    ) -> rusqlite::Result<()> {
         if self.wallet.is_none() {
             return Ok(());
         }
         self.open(connection)?;
-        // If the seller has stated it in a receipt, that waits.
         self.write_changes(connection, nonce)?;
         let account = self.account.clone();
         let Some(ledger) = &mut self.opened else { return Ok(()) };
         ledger.held.remove(nonce);
-        if let Some(last) = ledger.last_row(connection, Some(*nonce))?
-            && last.state != LedgerState::PaidNotDelivered
-        {
-            let (at, state, previous) =
-                (unix_millis(), LedgerState::PaidNotDelivered, Some((last.state, last.counts)));
-            let (counts, adjusts) = (last.price, SignedAmount::default());
-            ledger.append(connection, LedgerRow { at, state, previous, counts, adjusts, ..last })?;
+        // After a while its rows are removed.
+        if let Some(last) = ledger.last_row(connection, Some(*nonce))? {
+            let NextRow { state, confirmation, counts } = next(&last);
+            if (last.state, last.confirmation) != (state, confirmation) {
+                let (at, previous) = (unix_millis(), Some((last.state, last.counts)));
+                let adjusts = SignedAmount::default();
+                let row = LedgerRow { at, state, previous, counts, adjusts, confirmation, ..last };
+                ledger.append(connection, row)?;
+            }
         }
         ledger.finish(connection, account.as_ref())
     }
@@ -303,41 +344,6 @@ impl LedgerWriter {
         let Some(event) = last else { return Ok(false) };
         ledger.apply(connection, account.as_ref(), &event, &queue)?;
         Ok(true)
-    }
-
-    /// The chain has shown whether an authorization was used, within the transaction that records that.
-    pub(in crate::payments) fn show_usage(
-        &mut self,
-        connection: &Connection,
-        nonce: &[u8; 32],
-        is_used: bool,
-    ) -> rusqlite::Result<()> {
-        if self.wallet.is_none() {
-            return Ok(());
-        }
-        self.open(connection)?;
-        // This row is the last one: what waits comes before it.
-        self.write_changes(connection, nonce)?;
-        let account = self.account.clone();
-        let Some(ledger) = &mut self.opened else { return Ok(()) };
-        ledger.held.remove(nonce);
-        // After a while its rows are removed.
-        let Some(last) = ledger.last_row(connection, Some(*nonce))? else { return Ok(()) };
-        let state = match last.state {
-            _ if !is_used => LedgerState::Expired,
-            LedgerState::Paid => LedgerState::Paid,
-            _ => LedgerState::PaidNotDelivered,
-        };
-        let confirmation = Some(if is_used { OnChainUse::Used } else { OnChainUse::Unused });
-        if (last.state, last.confirmation) == (state, confirmation) {
-            return Ok(());
-        }
-        let counts = if is_used { last.price } else { Amount::ZERO };
-        let (at, previous) = (unix_millis(), Some((last.state, last.counts)));
-        let adjusts = SignedAmount::default();
-        ledger
-            .append(connection, LedgerRow { at, state, previous, counts, adjusts, confirmation, ..last })?;
-        ledger.finish(connection, account.as_ref())
     }
 
     /// A transaction with rows was committed.

@@ -5,6 +5,7 @@
 
 mod browser;
 pub(crate) mod budget_notices;
+mod delivery;
 pub mod dry_run;
 mod embedded;
 mod exchange;
