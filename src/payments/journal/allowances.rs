@@ -26,8 +26,7 @@ impl Journal {
         // What is no transaction costs nothing.
         let (hash, most) = most_it_costs(raw).unwrap_or_default();
         let mut write = || {
-            // Rows of the ledger are written with less.
-            self.connection.pragma_update(None, "synchronous", "FULL")?;
+            self.set_durable(true)?;
             let now = unix_time();
             let written = self.connection.transaction()?;
             let kept = now.saturating_sub(FEES_KEPT) as i64;

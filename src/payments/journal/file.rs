@@ -24,6 +24,8 @@ pub struct Journal {
     pub(super) path: PathBuf,
     /// Without one, payments get no rows.
     pub(super) ledger: Option<LedgerWriter>,
+    /// Whether transactions are durable when they end; false if that is not known.
+    pub(super) is_durable: bool,
     /// Whether a power failure could take back what was committed last.
     pub(super) has_unsynced: bool,
 }
@@ -56,7 +58,7 @@ impl Journal {
             migrate(&mut connection, found).map_err(failed)?;
         }
         let hasher = sweep(&connection).map_err(failed)?;
-        Ok(Self { connection, hasher, path, ledger: None, has_unsynced: false })
+        Ok(Self { connection, hasher, path, ledger: None, is_durable: true, has_unsynced: false })
     }
 
     /// The hasher for the keys of this journal's prices.

@@ -49,6 +49,8 @@ impl Journal {
         super::write_hook::call_for_ledger(&self.path);
         if let Some(ledger) = &mut self.ledger {
             ledger.flush(&mut self.connection);
+            // Rows are written with less, and an error may have left it so.
+            self.is_durable = false;
         }
     }
 }

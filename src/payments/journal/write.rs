@@ -53,7 +53,7 @@ impl Journal {
     }
 
     fn try_to_change_nothing(&mut self) -> rusqlite::Result<()> {
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.set_durable(true)?;
         let transaction = self.connection.transaction()?;
         // SQLite does not write a row that stays the same.
         for _ in 0..2 {
@@ -64,20 +64,30 @@ impl Journal {
 
     fn try_write(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
         if !records.iter().all(can_be_late) {
-            // An error may have left it at less.
-            self.connection.pragma_update(None, "synchronous", "FULL")?;
+            self.set_durable(true)?;
             self.commit(account, records)?;
             self.has_unsynced = false;
             return Ok(());
         }
         // Transactions become durable in order: the next durable one includes this one.
-        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+        self.set_durable(false)?;
         let committed = self.commit(account, records);
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.set_durable(true)?;
         committed?;
         self.has_unsynced = true;
         if let Some(ledger) = &self.ledger {
             ledger.ask_for_sync();
+        }
+        Ok(())
+    }
+
+    /// Whether transactions are durable from now on. Does nothing if that is how it is: SQLite compiles the statement each time.
+    pub(super) fn set_durable(&mut self, is_durable: bool) -> rusqlite::Result<()> {
+        if self.is_durable != is_durable {
+            // If it fails, either may be true.
+            self.is_durable = false;
+            self.connection.pragma_update(None, "synchronous", if is_durable { "FULL" } else { "NORMAL" })?;
+            self.is_durable = is_durable;
         }
         Ok(())
     }
@@ -202,7 +212,7 @@ impl Journal {
 /// True if a record only says what became of an authorization. If a power failure takes it back, the authorization counts as
 /// before, and the seller or the chain says again what became of it. What is signed later is in a durable write, which includes
 /// this record.
-fn can_be_late(record: &Record) -> bool {
+pub(super) fn can_be_late(record: &Record) -> bool {
     matches!(
         record,
         Record::AuthorizationEnded(_)

@@ -2,7 +2,10 @@
 //! order of submission.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -10,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::AccountId;
 use super::error::JournalError;
 use super::file::Journal;
+use super::write::can_be_late;
 use crate::failpoint;
 use crate::histogram::Histogram;
 use crate::payments::ledger::LedgerQueue;
@@ -23,6 +27,10 @@ const QUEUE: usize = 256;
 
 /// The most writes in one transaction.
 const MAX_GROUP: usize = 64;
+
+/// How long records that can be late wait for a write that cannot, to share its transaction: the next payment of a busy
+/// client comes sooner, and would otherwise wait for theirs.
+const MAX_WAIT: Duration = Duration::from_millis(5);
 
 /// A handle to the journal thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -79,7 +87,7 @@ pub(crate) struct PendingWrite<T>(oneshot::Receiver<Result<T, JournalError>>);
 impl JournalWriter {
     /// Starts the thread, which also writes the events of `ledger`.
     pub(in crate::payments) fn start(mut journal: Journal, ledger: Arc<LedgerQueue>) -> Self {
-        let (jobs, mut waiting) = mpsc::channel::<WriteJob>(QUEUE);
+        let (jobs, waiting) = mpsc::channel::<WriteJob>(QUEUE);
         let asking = jobs.downgrade();
         let gathering = tokio::spawn(async move {
             loop {
@@ -92,15 +100,16 @@ impl JournalWriter {
             }
         });
         let thread = tokio::task::spawn_blocking(move || {
+            let mut queue = JobQueue::of_this_thread(waiting);
             let mut next = None;
-            while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
+            while let Some(job) = next.take().or_else(|| queue.waiting.blocking_recv()) {
                 match job {
                     WriteJob::Other(work) => work(&mut journal),
                     WriteJob::Ledger => {
                         journal.flush_ledger();
                         journal.sync();
                     }
-                    WriteJob::Records(first) => next = write_group(&mut journal, first, &mut waiting),
+                    WriteJob::Records(first) => next = write_group(&mut journal, first, &mut queue, MAX_WAIT),
                 }
             }
             journal.flush_ledger();
@@ -168,26 +177,30 @@ impl ReservedWrite {
     }
 }
 
-/// Writes a job and those queued behind it in one transaction. Returns a job of another kind if it meets one.
+/// Writes a job and those queued behind it in one transaction. As long as all of them can be late, waits for others for at most
+/// `wait`. Returns a job of another kind if it meets one.
 fn write_group(
     journal: &mut Journal,
     mut first: RecordsJob,
-    waiting: &mut mpsc::Receiver<WriteJob>,
+    queue: &mut JobQueue,
+    wait: Duration,
 ) -> Option<WriteJob> {
     let mut records = std::mem::take(&mut first.records);
     let account = first.account;
     let mut group = vec![first];
     let mut other = None;
-    while other.is_none()
-        && group.len() < MAX_GROUP
-        && let Ok(job) = waiting.try_recv()
-    {
+    let mut may_wait = records.iter().all(can_be_late);
+    let until = Instant::now() + wait;
+    while other.is_none() && group.len() < MAX_GROUP {
+        let job = if may_wait { queue.next_until(until) } else { queue.waiting.try_recv().ok() };
         match job {
-            WriteJob::Records(mut job) if job.account == account => {
+            Some(WriteJob::Records(mut job)) if job.account == account => {
+                may_wait &= job.records.iter().all(can_be_late);
                 records.append(&mut job.records);
                 group.push(job);
             }
-            job => other = Some(job),
+            Some(job) => other = Some(job),
+            None => break,
         }
     }
     journal.flush_settled();
@@ -205,6 +218,40 @@ fn write_group(
         job.end(written.clone());
     }
     other
+}
+
+/// The jobs of the journal thread.
+struct JobQueue {
+    waiting: mpsc::Receiver<WriteJob>,
+    /// Wakes the thread.
+    waker: Waker,
+}
+
+impl JobQueue {
+    /// Only this thread may wait for these jobs.
+    fn of_this_thread(waiting: mpsc::Receiver<WriteJob>) -> Self {
+        Self { waiting, waker: Waker::from(Arc::new(Unparker(thread::current()))) }
+    }
+
+    /// Waits for a job until then; `None` if there is none by then, or will be none.
+    fn next_until(&mut self, until: Instant) -> Option<WriteJob> {
+        let mut context = Context::from_waker(&self.waker);
+        loop {
+            if let Poll::Ready(job) = self.waiting.poll_recv(&mut context) {
+                return job;
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            thread::park_timeout(left);
+        }
+    }
+}
+
+struct Unparker(Thread);
+
+impl Wake for Unparker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 fn job<T: Send + 'static>(
@@ -225,5 +272,84 @@ impl<T> PendingWrite<T> {
     /// The write failed, or the thread has died.
     pub(crate) async fn done(self) -> Result<T, JournalError> {
         self.0.await.unwrap_or(Err(JournalError::Gone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::mutex::lock;
+    use crate::payments::journal::before_writes;
+
+    const LATE: Record = Record::AuthorizationServed([7; 32]);
+    const AT_ONCE: Record = Record::Frozen(true);
+
+    /// Writes the first record, and `others` once that waits for them; returns how many transactions that took, and the order in
+    /// which the jobs ended.
+    fn written(first: Record, others: Vec<Record>, wait: Duration) -> (usize, Vec<usize>) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(directory.path()).unwrap();
+        let (writes, order) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let counted = Arc::clone(&writes);
+        before_writes(directory.path(), move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let job = |place: usize, record: Record| {
+            let order = Arc::clone(&order);
+            let ended: WriteEnded = Box::new(move |written| {
+                written.unwrap();
+                lock(&order).push(place);
+            });
+            RecordsJob { account: None, records: vec![record], ended: Some(ended) }
+        };
+        let (jobs, waiting) = mpsc::channel(QUEUE);
+        let first = job(0, first);
+        let sent = jobs.clone();
+        let others: Vec<RecordsJob> =
+            others.into_iter().enumerate().map(|(place, record)| job(place + 1, record)).collect();
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                let mut queue = JobQueue::of_this_thread(waiting);
+                let mut next = write_group(&mut journal, first, &mut queue, wait);
+                while let Some(job) = next.or_else(|| queue.waiting.blocking_recv()) {
+                    let WriteJob::Records(job) = job else { return };
+                    next = write_group(&mut journal, job, &mut queue, Duration::ZERO);
+                }
+            });
+            for other in others {
+                sent.blocking_send(WriteJob::Records(other)).unwrap();
+            }
+            // Ends the thread; whatever waits is written before.
+            sent.blocking_send(WriteJob::Ledger).unwrap();
+        });
+        let order = lock(&order).clone();
+        (writes.load(Ordering::Relaxed), order)
+    }
+
+    #[test]
+    fn what_can_be_late_waits_for_the_next_write_and_shares_its_transaction() {
+        let long = Duration::from_secs(3600);
+        assert_eq!(written(LATE, vec![AT_ONCE], long), (1, vec![0, 1]));
+        assert_eq!(written(LATE, vec![LATE, AT_ONCE], long), (1, vec![0, 1, 2]));
+        // Nothing else of the journal comes before it.
+        assert_eq!(written(LATE, vec![], long), (1, vec![0]));
+        let most = vec![LATE; MAX_GROUP - 1];
+        assert_eq!(written(LATE, most, long).0, 1, "a full group does not wait");
+    }
+
+    #[test]
+    fn what_can_be_late_waits_no_longer_than_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(directory.path()).unwrap();
+        let (ended, written) = std::sync::mpsc::channel();
+        let ended: WriteEnded = Box::new(move |result| ended.send(result).unwrap());
+        let (_jobs, waiting) = mpsc::channel(QUEUE);
+        let job = RecordsJob { account: None, records: vec![LATE], ended: Some(ended) };
+        let mut queue = JobQueue::of_this_thread(waiting);
+        assert!(write_group(&mut journal, job, &mut queue, Duration::from_millis(1)).is_none());
+        written.try_recv().unwrap().unwrap();
     }
 }
