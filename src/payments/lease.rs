@@ -126,6 +126,11 @@ impl Lease {
         &self.draft
     }
 
+    /// Whether an earlier request has presented the payment, too. Known once this one has.
+    pub fn is_joined(&self) -> bool {
+        self.purchase.ledger.is_joined()
+    }
+
     /// Marks the payment as in doubt; call it right before the payment is sent.
     pub fn begin(&mut self) {
         self.purchase.begin(&self.draft);
@@ -287,8 +292,10 @@ impl PurchaseGuard {
                         }
                         self.ledger.registered(*total);
                     }
-                    if let Refusal::PaidNotDelivered { .. } = &refusal {
-                        self.ledger.taken();
+                    match &refusal {
+                        Refusal::PaidNotDelivered { .. } => self.ledger.taken(),
+                        Refusal::StillUnclear { .. } => self.ledger.unclear(),
+                        _ => {}
                     }
                     return Err(refusal);
                 }

@@ -294,10 +294,10 @@ pub enum Refusal {
         /// The token.
         asset: Box<AssetId>,
     },
-    /// The seller claims another name of the token than the known one, and would refuse a payment under that.
-    #[error("the seller calls the token {claimed}, and its name is {known}: it would refuse the payment")]
+    /// The seller claims another name or version of the token than the known one, and would refuse a payment under that.
+    #[error("the seller gives the token the {claimed}, but it is {known}: it would refuse the payment")]
     TokenNamedWrongly {
-        /// The seller's name, made safe to show.
+        /// Which of the two the seller claims, and as what, made safe to show.
         claimed: Box<str>,
         /// The known one.
         known: Box<str>,

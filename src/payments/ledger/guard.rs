@@ -99,7 +99,7 @@ impl LedgerGuard {
     /// What was sent may have reached the seller, and nothing is known about it.
     pub(in crate::payments) fn unclear(&mut self) {
         if let Some(sent) = &mut self.sent {
-            sent.was_presented = true;
+            (sent.is_rejected, sent.was_presented) = (false, true);
         }
     }
 
@@ -157,7 +157,8 @@ impl LedgerGuard {
         }
     }
 
-    fn is_joined(&self) -> bool {
+    /// Whether an earlier request has begun the payment that was sent.
+    pub(in crate::payments) fn is_joined(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.is_joined)
     }
 

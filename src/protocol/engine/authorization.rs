@@ -92,6 +92,9 @@ pub(super) struct OneShotPurchase {
     pub(super) stage: OneShotStage,
     /// How often it was presented again.
     pub(super) retries: u32,
+    /// Whether it was presented before and nobody knows what became of it: nothing that a seller then says of its verification
+    /// shows that nothing moved.
+    pub(super) was_unclear: bool,
     pub(super) since: Instant,
 }
 

@@ -65,11 +65,12 @@ impl Engine {
                 return self.effects.push_back(Effect::Refuse(id, refusal));
             }
         };
+        let nonce = draft.nonce().unwrap_or(nonce);
         let purchase = OneShotPurchase {
             terms,
             limit,
             counted: Vec::new(),
-            nonce: draft.nonce().unwrap_or(nonce),
+            nonce,
             key,
             occasion,
             offer,
@@ -79,6 +80,7 @@ impl Engine {
             deadline,
             stage: OneShotStage::Starting,
             retries: 0,
+            was_unclear: is_joined && !self.open_authorizations.take_refusal(&nonce),
             since: now,
         };
         self.one_shots.insert(id, purchase);
@@ -119,13 +121,19 @@ impl Engine {
         Ok((self.draw_one_shot((offer, occasion), limit, nonce)?, Some(beside)))
     }
 
-    /// The authorization of a purchase that was sent ahead. Any other has no successor.
+    /// The authorization of a purchase that was sent ahead, and presented once. Any other has no successor: a seller that took it
+    /// the first time may refuse it the next.
     ///
     /// # Errors
     /// It was not, or no later request can continue it, so that nothing is known about what can be redeemed.
     fn sent_ahead(&self, id: PurchaseId, offer: &Offer) -> Result<[u8; 32], Refusal> {
         let earlier = self.one_shots.get(&id);
-        let earlier = earlier.filter(|earlier| earlier.occasion == Occasion::Ahead && earlier.key.is_some());
+        let earlier = earlier.filter(|earlier| {
+            earlier.occasion == Occasion::Ahead
+                && earlier.key.is_some()
+                && !earlier.is_joined
+                && !earlier.was_unclear
+        });
         let price = offer.terms().price.amount;
         earlier.map(|earlier| earlier.nonce).ok_or(Refusal::SecondPrice { price })
     }
@@ -394,7 +402,19 @@ impl Engine {
     /// Asks whether to present the same payment again, if the seller may accept it later.
     fn review_one_shot(&mut self, id: PurchaseId, offer: &Offer, now: Instant) -> Result<(), Refusal> {
         let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
-        match offer.judge_one_shot(&purchase.draft, self.time.wall) {
+        let reply = match offer.judge_one_shot(&purchase.draft, self.time.wall) {
+            Reply::Stop(Refusal::SellerRefused { .. } | Refusal::ClockSkew { .. })
+                if purchase.was_unclear =>
+            {
+                Reply::Unclear
+            }
+            Reply::Stop(refusal @ (Refusal::SellerRefused { .. } | Refusal::ClockSkew { .. })) => {
+                self.open_authorizations.refuse(&purchase.nonce);
+                Reply::Stop(refusal)
+            }
+            reply => reply,
+        };
+        match reply {
             Reply::Stop(refusal) => return Err(refusal),
             Reply::Taken => {
                 let nonce = purchase.nonce;
@@ -442,6 +462,7 @@ impl Engine {
             return Err(Refusal::StillUnclear { attempts: purchase.retries + 1 });
         }
         purchase.retries += 1;
+        purchase.was_unclear = true;
         purchase.stage = OneShotStage::Backoff { until: at };
         if pause.is_zero() {
             self.grant_one_shot(id);

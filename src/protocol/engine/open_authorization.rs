@@ -52,6 +52,8 @@ struct OpenAuthorization {
     runs_until: u64,
     /// Until when it counts as lost, once its seller has taken it.
     lost_until: Option<u64>,
+    /// Whether its seller refused it whenever it was presented, so that nothing moved.
+    was_refused: bool,
     state: OpenState,
 }
 
@@ -146,6 +148,7 @@ impl OpenAuthorizations {
             valid_before,
             runs_until,
             lost_until: None,
+            was_refused: false,
             state,
         };
         self.all.insert(nonce, open);
@@ -207,6 +210,18 @@ impl OpenAuthorizations {
     pub(super) fn release(&mut self, nonce: &[u8; 32]) {
         if let Some(open) = self.all.get_mut(nonce).filter(|open| open.state == OpenState::InUse) {
             open.state = open.lost_until.map_or(OpenState::Unclear, |until| OpenState::Lost { until });
+        }
+    }
+
+    /// It is to be presented again. Whether all that is known is that its seller refused it.
+    pub(super) fn take_refusal(&mut self, nonce: &[u8; 32]) -> bool {
+        self.all.get_mut(nonce).is_some_and(|open| std::mem::take(&mut open.was_refused))
+    }
+
+    /// Its seller refused it, and nothing moved before.
+    pub(super) fn refuse(&mut self, nonce: &[u8; 32]) {
+        if let Some(open) = self.all.get_mut(nonce) {
+            open.was_refused = true;
         }
     }
 

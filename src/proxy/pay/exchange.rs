@@ -693,7 +693,9 @@ where
         offer: Offer,
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> Result<Box<Lease>, Response<Body>> {
-        if self.sent_ahead != SentAhead::No && offer.outdates(returned.draft()) {
+        // Once it was presented before, a refusal no longer shows that nothing moved.
+        let is_first = self.sent_ahead != SentAhead::No && self.attempts == 1 && !returned.is_joined();
+        if is_first && offer.outdates(returned.draft()) {
             return Box::pin(self.pay_anew(returned, newer, offer, has_left)).await;
         }
         if let Err(refusal) = self.whole().await {

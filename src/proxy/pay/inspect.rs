@@ -143,8 +143,10 @@ where
         return Ok(inspection);
     }
     let limits = settings.limits;
+    let is_wanted = schemes::wants_body(head.status, &head.headers);
     let body = match hold(body, limits.max_402_body, limits.offer_timeout).await {
-        Held::Whole { bytes, .. } => Some(bytes),
+        // Another body is not read for a payment, either.
+        Held::Whole { bytes, .. } => Some(bytes).filter(|_| is_wanted),
         Held::Past(_, why) => {
             inspection.is_refused(&not_held(why, limits));
             None

@@ -264,13 +264,13 @@ async fn every_answer_to_a_payment_that_was_sent_ahead_is_safe() {
         turn("unclear", refused("fetch failed"), 200, 1, 2),
         turn("not settled", failed(), 200, 1, 2),
         turn("an empty 402", status(402), 200, 1, 2),
+        turn("another offer", V2.asks("Payment required", &[other_entry()]), 200, 1, 2),
         turn("502", status(502), 200, 1, 2),
         turn("cut", Answer::CutBeforeHead, 200, 1, 2),
         turn("silent", Answer::Never, 200, 1, 2),
         // Another one, beside which the first one fits.
         turn("its time", refused("invalid_exact_evm_payload_authorization_valid_before"), 200, 2, 2),
         turn("no match", V2.asks("No matching payment requirements", &[other_entry()]), 200, 2, 2),
-        turn("another offer", V2.asks("Payment required", &[other_entry()]), 200, 2, 2),
         turn(
             "others beside it",
             V2.asks("Payment required", &[V2.entry(1), other_entry(), V2.entry(PRICE)]),
@@ -291,7 +291,13 @@ async fn every_answer_to_a_payment_that_was_sent_ahead_is_safe() {
         Turn { method: Method::POST, ..turn("a POST that is cut", Answer::CutBeforeHead, 502, 1, 1) },
         Turn {
             method: Method::POST,
-            ..turn("no match for a POST", V2.asks("", &[other_entry()]), 200, 2, 2)
+            ..turn(
+                "no match for a POST",
+                V2.asks("No matching payment requirements", &[other_entry()]),
+                200,
+                2,
+                2,
+            )
         },
     ];
     let checks = turns.into_iter().map(|turn| async move {
@@ -321,6 +327,104 @@ async fn every_answer_to_a_payment_that_was_sent_ahead_is_safe() {
         4,
     ))
     .await;
+}
+
+/// What a facilitator says of a payment that is presented late, also of one that it has settled.
+const TOO_LATE: &str = "invalid_exact_evm_payload_authorization_valid_before";
+
+/// Refusals of a payment, and offers of another one.
+fn refusals() -> [(&'static str, Answer); 5] {
+    let mut longer = V2.entry(PRICE);
+    longer["maxTimeoutSeconds"] = json!(59);
+    [
+        ("too late", V2.offer(TOO_LATE)),
+        ("no match", V2.asks("No matching payment requirements", &[longer.clone()])),
+        ("another offer", V2.asks("Payment required", &[longer])),
+        ("a lower price", V2.asks("No matching payment requirements", &[V2.entry(900)])),
+        ("no balance", V2.offer("invalid_exact_evm_insufficient_balance")),
+    ]
+}
+
+#[tokio::test]
+async fn once_it_is_unclear_what_became_of_a_payment_no_refusal_leads_to_another() {
+    let status = |status: u16| Answer::new(StatusCode::from_u16(status).unwrap(), "{}");
+    let unclear = || [("402", status(402)), ("502", status(502)), ("cut", Answer::CutBeforeHead)];
+    let mut turns = Vec::new();
+    for is_known in [true, false] {
+        for (first, _) in unclear() {
+            turns.extend(refusals().map(|(second, _)| (is_known, first, second)));
+        }
+    }
+    let checks = turns.into_iter().map(|(is_known, first, second)| async move {
+        let answer =
+            |all: &[(&str, Answer)], name| all.iter().find(|(other, _)| *other == name).unwrap().1.clone();
+        let name = format!("{first}, then {second}, known: {is_known}");
+        let shop = Shop::new(V2);
+        let seller = shop.open().await;
+        let (alice, proxy) = alice(PATIENT).await;
+        if is_known {
+            goods(&get(&proxy, &seller).await);
+        }
+        let from = shop.signed();
+        shop.then(answer(&unclear(), first));
+        for _ in 0..2 {
+            shop.then(answer(&refusals(), second));
+        }
+        let got = get(&proxy, &seller).await;
+        assert!(reason(&got).contains("payment-in-doubt") && retry_after(&got).is_some(), "{name}: {got:?}");
+        assert_eq!(shop.signed() - from, 1, "{name}: {:?}", shop.paid(0));
+        proxy.stop().await;
+        assert_eq!(last_states(&ledger::rows(&alice)).last(), Some(&LedgerState::InDoubt), "{name}");
+    });
+    futures_util::StreamExt::collect::<Vec<()>>(futures_util::StreamExt::buffer_unordered(
+        futures_util::stream::iter(checks),
+        4,
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_request_has_presented_is_not_replaced() {
+    for (name, refusal) in refusals() {
+        let shop = Shop::new(V2);
+        let seller = shop.open().await;
+        let (_alice, proxy) = alice(PATIENT).await;
+        shop.then(Answer::new(StatusCode::GATEWAY_TIMEOUT, ""));
+        assert_eq!(post(&proxy, &seller, "a").await.status, StatusCode::GATEWAY_TIMEOUT, "{name}");
+        goods(&post(&proxy, &seller, "b").await);
+        let before = shop.signed();
+        // The price is known now: what is in doubt goes with the first request.
+        for _ in 0..3 {
+            shop.then(refusal.clone());
+        }
+        let got = post(&proxy, &seller, "a").await;
+        assert!(reason(&got).contains("payment-in-doubt"), "{name}: {got:?}");
+        assert_eq!(shop.signed(), before, "{name}: {got:?}");
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_only_refused_is_refused_again() {
+    let shop = Shop::new(V2);
+    let seller = shop.open().await;
+    let (alice, proxy) = alice(PATIENT).await;
+    for _ in 0..2 {
+        shop.then(V2.offer("invalid_exact_evm_insufficient_balance"));
+        let got = get(&proxy, &seller).await;
+        assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+        assert!(reason(&got).contains("seller-refused"), "{got:?}");
+    }
+    // Unclear: from now on a refusal shows nothing.
+    shop.then(Answer::new(StatusCode::PAYMENT_REQUIRED, ""));
+    for _ in 0..3 {
+        shop.then(V2.offer("invalid_exact_evm_insufficient_balance"));
+    }
+    let got = get(&proxy, &seller).await;
+    assert!(reason(&got).contains("payment-in-doubt"), "{got:?}");
+    assert_eq!(shop.signed(), 1);
+    proxy.stop().await;
+    assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::InDoubt]);
 }
 
 #[tokio::test]

@@ -69,21 +69,28 @@ pub(super) fn may_hide_offers(status: StatusCode, headers: &HeaderMap) -> bool {
 }
 
 fn has_content_type(headers: &HeaderMap, kind: &str) -> bool {
-    let value =
-        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().trim_start();
-    value.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+    content_type(headers).get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
 }
 
-/// Whether the seller wants another payment than one that it was presented before it asked. Where it may have tried to
-/// settle that one, only other terms show it.
+/// Whether the body is JSON, also of a more special kind (RFC 6839).
+fn has_json(headers: &HeaderMap) -> bool {
+    let kind = content_type(headers).split(';').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json")
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().trim_start()
+}
+
+/// Whether the seller wants another payment than one that it was presented, for the first time, before it asked. Where it may
+/// have tried to settle that one, only other terms show it.
 pub(super) fn outdates(offer: &ExactOffer, presented: &ExactDraft) -> bool {
-    let is_other = offer.requirement != presented.requirement;
     match &offer.error {
         StatedError::AlreadyUsed => false,
-        StatedError::NoPayment => is_other,
         // It may want it to be valid for longer than those that are sent ahead.
-        StatedError::Refused(_) => is_other || offer.error.is_about_time(),
-        StatedError::AllowanceRequired | StatedError::Unclear(_) => {
+        StatedError::Refused(_) => offer.requirement != presented.requirement || offer.error.is_about_time(),
+        // Something between may have lost the response to the payment.
+        StatedError::NoPayment | StatedError::AllowanceRequired | StatedError::Unclear(_) => {
             let price = Money { amount: offer.requirement.amount, asset: offer.requirement.asset.clone() };
             price != presented.price() || offer.requirement.payee != presented.requirement.payee
         }
@@ -103,9 +110,7 @@ impl Scheme for Exact {
         &[&headers::PAYMENT_REQUIRED, &headers::PAYMENT_RESPONSE, &headers::X_PAYMENT_RESPONSE];
 
     fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
-        status == StatusCode::PAYMENT_REQUIRED
-            && !offer::is_in_header(headers)
-            && has_content_type(headers, "application/json")
+        status == StatusCode::PAYMENT_REQUIRED && !offer::is_in_header(headers) && has_json(headers)
     }
 
     fn is_payment_name(name: &[u8]) -> bool {
@@ -240,12 +245,17 @@ impl ExactOffer {
             return Err(Refusal::NoTokenDomain { asset: Box::new(self.requirement.asset.clone()) });
         };
         // The facilitator would refuse it, and the seller would hold a payment that it cannot use today.
-        match self.requirement.claimed_name.as_deref().filter(|name| *name != domain.name) {
+        let Requirement { claimed_name, claimed_version, .. } = &*self.requirement;
+        let claims = [("name", claimed_name, &domain.name), ("version", claimed_version, &domain.version)];
+        let wrong = claims.into_iter().find_map(|(what, claimed, known)| {
+            let claimed = claimed.as_deref().filter(|claimed| *claimed != known)?;
+            Some((format!("{what} {}", safe_text(claimed, LONGEST_NAME)), known.as_str()))
+        });
+        match wrong {
             None => Ok(Verifier::Token(domain.clone())),
-            Some(claimed) => Err(Refusal::TokenNamedWrongly {
-                claimed: safe_text(claimed, LONGEST_NAME).into(),
-                known: domain.name.as_str().into(),
-            }),
+            Some((claimed, known)) => {
+                Err(Refusal::TokenNamedWrongly { claimed: claimed.into(), known: known.into() })
+            }
         }
     }
 

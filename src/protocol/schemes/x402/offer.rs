@@ -88,6 +88,8 @@ pub struct Requirement {
     pub max_timeout: u64,
     /// The name in the token's EIP-712 domain, as the seller claims.
     pub claimed_name: Option<Box<str>>,
+    /// The version in it, as the seller claims.
+    pub claimed_version: Option<Box<str>>,
     /// The offer in JSON. In version 2 as the seller wrote it, since a payment repeats it; in version 1, which describes
     /// resources at length, only what matters to a payment.
     pub entry: Box<str>,
@@ -138,8 +140,11 @@ struct Extensions<'a> {
 struct Entry {
     scheme: String,
     network: String,
-    #[serde(alias = "maxAmountRequired")]
+    /// The price in version 2.
     amount: Option<Amount>,
+    /// The price in version 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_amount_required: Option<Amount>,
     asset: Option<String>,
     pay_to: Option<String>,
     max_timeout_seconds: Option<u64>,
@@ -152,6 +157,8 @@ struct Entry {
 struct Extra {
     asset_transfer_method: Option<String>,
     name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<serde_json::Value>,
     verifying_contract: Option<String>,
     spender: Option<String>,
 }
@@ -255,6 +262,9 @@ pub(super) fn requirement(
     };
     let token = address(entry.asset, "a valid token")?;
     let payee = address(entry.pay_to, "a valid payee")?;
+    if payee == Address::default() || payee == token {
+        return Err(but("to a payee that nobody can spend from"));
+    }
     let is_other = |named: &Option<String>, known: Address| {
         named.as_ref().is_some_and(|named| named.parse::<Address>().ok() != Some(known))
     };
@@ -272,7 +282,11 @@ pub(super) fn requirement(
     {
         return Err(but("redeemed by another contract than that of x402"));
     }
-    let amount = entry.amount.ok_or_else(|| but("without a price"))?;
+    let amount = match version {
+        X402Version::V1 => entry.max_amount_required.or(entry.amount),
+        X402Version::V2 => entry.amount.or(entry.max_amount_required),
+    };
+    let amount = amount.ok_or_else(|| but("without a price"))?;
     let max_timeout = entry.max_timeout_seconds.ok_or_else(|| but("without maxTimeoutSeconds"))?;
     if max_timeout < LEAST_VALIDITY {
         return Err(but("maxTimeoutSeconds is too short to pay"));
@@ -293,10 +307,20 @@ pub(super) fn requirement(
         amount,
         max_timeout,
         claimed_name: extra.name.map(Into::into),
+        claimed_version: extra.version.as_ref().and_then(version_text).map(Into::into),
         entry: kept.into(),
         identifier: identifier.filter(|json| identified(json, "").is_some()).map(Into::into),
         resource: None,
     })
+}
+
+/// A version that a seller writes as text or as a number.
+fn version_text(version: &serde_json::Value) -> Option<String> {
+    match version {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 /// The extension `payment-identifier` with an ID, as a payment carries it; `None` if it has no place for one.

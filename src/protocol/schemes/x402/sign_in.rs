@@ -112,10 +112,12 @@ struct SignInProof<'a> {
 }
 
 impl SignIn {
-    /// The challenge in a 402, if it is one for the origin of `url` and for this network of its offer.
+    /// The challenge in a 402, if it is one for the origin of `url`: for the network of its offer, or else for the first one that
+    /// it names. The payer has the same address on each.
     pub(super) fn read(headers: &HeaderMap, url: &Uri, chain_id: u64) -> Option<Self> {
         let chain = format!("eip155:{chain_id}");
-        Offered::read(headers)?.challenge(url, |supported| supported == chain)
+        let offered = Offered::read(headers)?;
+        offered.challenge(url, |supported| supported == chain).or_else(|| offered.challenge(url, |_| true))
     }
 
     /// The challenge in a 402 that has no offers, if it is one for the origin of `url`; for the first of its networks that
@@ -198,15 +200,15 @@ impl Offered {
     }
 
     /// Its challenge, if it is one for the origin of `url`; for the first of its networks that is `allowed`.
-    fn challenge(self, url: &Uri, allowed: impl Fn(&str) -> bool) -> Option<SignIn> {
-        let Challenge { info, supported_chains } = self.extensions?.sign_in?;
+    fn challenge(&self, url: &Uri, allowed: impl Fn(&str) -> bool) -> Option<SignIn> {
+        let Challenge { info, supported_chains } = self.extensions.as_ref()?.sign_in.as_ref()?;
         let number = |chain: &str| chain.strip_prefix("eip155:")?.parse().ok();
-        let mut usable = supported_chains.into_iter().filter(|supported| supported.kind == "eip191");
+        let mut usable = supported_chains.iter().filter(|supported| supported.kind == "eip191");
         let (chain, chain_id) = usable.find_map(|ChallengeChain { chain_id: chain, .. }| {
-            let number = number(&chain).filter(|_| allowed(&chain))?;
-            Some((chain, number))
+            let number = number(chain).filter(|_| allowed(chain))?;
+            Some((chain.clone(), number))
         })?;
-        (info.is_of(url) && info.is_well_formed()).then_some(SignIn { info, chain, chain_id })
+        (info.is_of(url) && info.is_well_formed()).then(|| SignIn { info: info.clone(), chain, chain_id })
     }
 }
 
@@ -365,10 +367,21 @@ mod tests {
         }
         for chains in [
             json!([]),
-            json!([{"chainId": "eip155:1", "type": "eip191"}]),
+            json!([{"chainId": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "type": "eip191"}]),
             json!([{"chainId": "eip155:8453", "type": "ed25519"}]),
         ] {
             assert_eq!(read(&info(), &chains, url), None, "{chains}");
+        }
+        let on = |chain: &str| json!({"chainId": chain, "type": "eip191"});
+        for (chains, expected) in [
+            (json!([on("eip155:1"), on("eip155:8453")]), "eip155:8453"),
+            // The same address has bought there.
+            (
+                json!([on("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"), on("eip155:1"), on("eip155:10")]),
+                "eip155:1",
+            ),
+        ] {
+            assert_eq!(read(&info(), &chains, url).unwrap().network(), expected, "{chains}");
         }
     }
 }

@@ -182,6 +182,8 @@ fn offers_that_cannot_be_paid_are_named() {
         ),
         (json!({"asset": "USDC"}), "without a valid token"),
         (json!({"payTo": null}), "without a valid payee"),
+        (json!({"payTo": Address::default()}), "nobody can spend from"),
+        (json!({"payTo": offer()["asset"]}), "nobody can spend from"),
         (json!({"amount": null}), "without a price"),
         (json!({"amount": "1e3"}), "cannot be read"),
         (json!({"amount": "-1"}), "cannot be read"),
@@ -264,6 +266,29 @@ fn extensions_of_any_form_are_no_obstacle() {
 }
 
 #[test]
+fn each_version_has_its_own_price() {
+    let both = with(json!({"amount": "1000", "maxAmountRequired": "900", "network": "eip155:84532"}));
+    let [offer] = &read_v2(&[both.clone()]).unwrap()[..] else { panic!() };
+    assert_eq!(offer.requirement.amount, 1000.into());
+    let v1 = serde_json::to_vec(&json!({"x402Version": 1, "accepts": [both]})).unwrap();
+    let headers = HeaderMap::new();
+    let answer = Answer { status: StatusCode::PAYMENT_REQUIRED, headers: &headers, body: Some(&v1) };
+    let [offer] = &Exact::read(&answer).unwrap().unwrap()[..] else { panic!() };
+    assert_eq!(offer.requirement.amount, 900.into());
+    for (kind, expected) in [
+        ("application/json", true),
+        ("Application/JSON; charset=utf-8", true),
+        ("application/problem+json", true),
+        ("text/plain", false),
+        ("text/html", false),
+        ("", false),
+    ] {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+        assert_eq!(Exact::wants_body(StatusCode::PAYMENT_REQUIRED, &headers), expected, "{kind}");
+    }
+}
+
+#[test]
 fn the_validity_is_bounded_and_the_token_is_named_as_it_is_known() {
     let drawn = |changed: Value| {
         let offers = read_v2(&[with(changed)]).unwrap();
@@ -276,8 +301,19 @@ fn the_validity_is_bounded_and_the_token_is_named_as_it_is_known() {
     let Verifier::Token(domain) = &draft.verifier else { panic!("{draft:?}") };
     assert_eq!((&*domain.name, &*domain.version), ("USDC", "2"));
     assert!(draft.is_usable(1054) && !draft.is_usable(1055));
-    let wrong = drawn(json!({"extra": {"name": "USD Coin"}})).unwrap_err();
-    assert!(matches!(wrong, Refusal::TokenNamedWrongly { .. }), "{wrong}");
+    for (claimed, told) in [
+        (json!({"name": "USD Coin"}), "the name USD Coin, but it is USDC:"),
+        (json!({"name": "USDC", "version": "1"}), "the version 1, but it is 2:"),
+        (json!({"version": 1}), "the version 1, but it is 2:"),
+    ] {
+        let wrong = drawn(json!({"extra": claimed})).unwrap_err();
+        assert!(matches!(wrong, Refusal::TokenNamedWrongly { .. }), "{wrong}");
+        assert!(wrong.to_string().contains(told), "{wrong}");
+    }
+    for claimed in [json!({"version": 2}), json!({"name": "USDC", "version": "2"}), json!({"version": null})]
+    {
+        assert!(drawn(json!({"extra": claimed})).is_ok(), "{claimed}");
+    }
     let offers = read_v2(&[offer()]).unwrap();
     let unnamed = known("USDC", "eip155:84532").with_domain(None);
     for asset in [None, Some(&unnamed)] {
@@ -452,7 +488,7 @@ fn a_payment_that_was_sent_ahead_is_outdated_only_by_what_shows_another_wish() {
         // It may want one that is valid for longer.
         (json!({}), TIME, true),
         // Another offer on the same terms.
-        (json!({"maxTimeoutSeconds": 61}), "Payment required", true),
+        (json!({"maxTimeoutSeconds": 61}), "Payment required", false),
         (json!({"maxTimeoutSeconds": 61}), "No matching payment requirements", true),
         (json!({"maxTimeoutSeconds": 61}), "fetch failed", false),
         // Other terms.
