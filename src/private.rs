@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 const MAX_FILE: u64 = 64 << 10;
 /// The number of hexadecimal digits of a token: 128 bits.
 const TOKEN: usize = 32;
+/// The fewest hexadecimal digits, and the fewest words, that look like a key.
+const LEAST_DIGITS: usize = 48;
+const LEAST_WORDS: usize = 12;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const FOR_OTHERS: u32 = 0o077;
@@ -28,7 +31,7 @@ const READABLE_BY_GROUP: u32 = 0o040;
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateFileError {
     /// It cannot be read or written.
-    #[error("{path}: {error}", path = path.display())]
+    #[error("{path}: {error}", path = shown(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -108,6 +111,29 @@ pub enum PrivateFileError {
     /// Every user can replace the file.
     #[error("every user can change the directory {directory}; run: chmod o-w {directory}", directory = .0.display())]
     Directory(PathBuf),
+}
+
+/// The path of a file that may not exist. Then its name may be the secret that should be in the file.
+fn shown(path: &Path) -> String {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if is_secret(name) {
+        path.with_file_name("...").display().to_string()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// Whether a text that should name something, such as a file, looks like a key or another secret itself.
+#[must_use]
+pub fn is_secret(text: &str) -> bool {
+    let text = text.trim().trim_matches(['"', '\'']);
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    // More than the 40 of an address; a key that was copied badly is not much less of a secret.
+    let is_key = digits.len() >= LEAST_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = || text.split_ascii_whitespace();
+    let is_word = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_phrase = words().count() >= LEAST_WORDS && words().all(is_word);
+    is_key || is_phrase || text.contains("-----BEGIN") || text.starts_with('{')
 }
 
 /// Another remedy for a file of another user. Root would take it from a service that runs as that user.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use ::config::{Value, ValueKind};
 
+use crate::private::is_secret;
+
 /// Why a value is invalid, and what to write instead.
 pub(super) struct InvalidValue {
     /// What is wrong with it.
@@ -34,9 +36,12 @@ pub(super) fn kind(value: &ValueKind) -> &'static str {
     }
 }
 
-/// A string quoted for a message, truncated if it is long.
+/// A string quoted for a message, truncated if it is long; of what may be a secret, only its length.
 pub(super) fn quoted(text: impl fmt::Display) -> String {
     let text = text.to_string();
+    if is_secret(&text) {
+        return format!("a value of {} characters, which looks like a secret,", text.chars().count());
+    }
     if text.chars().count() <= 60 {
         return format!("{text:?}");
     }

@@ -35,7 +35,8 @@ pub(super) fn resolve(
             report(format!("{of} is set, too"), "unset one of them");
             continue;
         }
-        let Ok(path) = base.resolve(path.trim()) else {
+        // A URL is meant for the variable without this end, and may contain a secret.
+        let Some(path) = base.resolve(path.trim()).ok().filter(|_| !path.contains("://")) else {
             report("not the path of a file".to_owned(), "write the path of a file that contains the value");
             continue;
         };

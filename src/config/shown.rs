@@ -17,6 +17,7 @@ use super::source;
 use super::values::{show_duration, show_size};
 use super::variables::variable;
 use crate::limits::{Quantity, Unit};
+use crate::private::is_secret;
 
 /// The tables that mean something only if they are written.
 const OPTIONAL: [&str; 2] = ["wallet", "chain"];
@@ -159,7 +160,8 @@ fn json(value: &ValueKind) -> serde_json::Value {
     }
 }
 
-/// The value without what may be a secret: the user, path and query of a URL, and the arguments of a command.
+/// The value without what may be a secret: the user, path and query of a URL, the arguments of a command, and what looks like a
+/// key.
 fn public(spec: &KeySpec, value: serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::String(text) => json!(public_text(spec, &text)),
@@ -172,6 +174,9 @@ fn public(spec: &KeySpec, value: serde_json::Value) -> serde_json::Value {
 }
 
 fn public_text(spec: &KeySpec, text: &str) -> String {
+    if is_secret(text) {
+        return "...".to_owned();
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::key::Shape;
 use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, kind, quoted};
 use crate::hosts::port_set::{PortSet, port_range};
+use crate::private::is_secret;
 use crate::protocol::{Address, Amount, Wei};
 
 /// The URL of a node's JSON-RPC. It may contain credentials, so only [`RpcUrl::expose`] returns it in full.
@@ -81,6 +82,12 @@ impl BasePaths {
 
     /// The same, given the text.
     pub(super) fn resolve(&self, text: &str) -> Result<PathBuf, InvalidValue> {
+        if is_secret(text) {
+            return Err(InvalidValue::new(
+                "holds the key or secret itself, not the name of a file",
+                "put it in a file (chmod 600), and write the name of that file",
+            ));
+        }
         let Some(below_home) = text.strip_prefix("~/").or((text == "~").then_some("")) else {
             // Drops `./`, for readable messages.
             return Ok(self

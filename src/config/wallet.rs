@@ -12,6 +12,7 @@ use super::section::Section;
 use super::values;
 use super::values::{BasePaths, RpcUrl};
 use crate::limits::{HOUR, MILLISECOND, Quantity, SECOND, count, time};
+use crate::private::is_secret;
 use crate::protocol::Address;
 
 const SIGNER_TIMEOUT: Quantity = time(30 * SECOND, 10 * MILLISECOND..=HOUR);
@@ -146,6 +147,13 @@ fn location(text: &str, base: &BasePaths) -> Result<SignerLocation, InvalidValue
             let problem = "not an http:// or https:// URL without a user name";
             InvalidValue::new(problem, "write one such as \"http://127.0.0.1:9000\"")
         });
+    }
+    if is_secret(text) {
+        let problem = "holds the key or secret itself, not a command";
+        return Err(InvalidValue::new(
+            problem,
+            "put the key in a file (chmod 600), and write key_file = \"FILE\"",
+        ));
     }
     if text.contains(['"', '\'']) {
         let problem = "no shell reads it, so that quotes have no meaning";

@@ -894,6 +894,45 @@ fn issues_show_no_secret() {
 }
 
 #[test]
+fn a_secret_in_the_place_of_a_name_is_refused_and_not_shown() {
+    let words = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+    let (key, short) = ("1d".repeat(32), "1d".repeat(31));
+    let secrets =
+        [key.clone(), format!("0x{key}"), format!("0X{key}"), format!("0x{short}"), words.to_owned()];
+    for secret in &secrets {
+        let issue = "holds the key or secret itself, not";
+        for (text, path) in [
+            (format!("[wallet]\nkey_file = \"{secret}\""), "wallet.key_file"),
+            (format!("[wallet]\nkey_file = \" '{secret}' \""), "wallet.key_file"),
+            (format!("[wallet]\nkeystore = \"{secret}\""), "wallet.keystore"),
+            (format!("[wallet]\nkeystore = \"k\"\npassword_file = \"{secret}\""), "wallet.password_file"),
+            (format!("[wallet]\nsigner = \"{secret}\""), "wallet.signer"),
+            (format!("[[client]]\nname = \"a\"\ntoken_file = \"{secret}\""), "client[0].token_file"),
+            (format!("tls_cert = \"c\"\ntls_key = \"{secret}\""), "tls_key"),
+        ] {
+            let found = issues(&text, &[]);
+            assert!(found.iter().any(|found| found.starts_with(&format!("{path}: {issue}"))), "{found:?}");
+            assert!(!format!("{found:?}").contains(&secret[..10]), "{found:?}");
+        }
+        let variable = [("TOLLPASS_WALLET__KEY_FILE", secret.as_str())];
+        let found = issues("", &variable);
+        assert!(
+            found[0].contains(issue) && found[0].contains("(from TOLLPASS_WALLET__KEY_FILE)"),
+            "{found:?}"
+        );
+        assert!(!found[0].contains(&secret[..10]), "{found:?}");
+        // It is no address either, and messages quote invalid addresses.
+        let text = format!("[wallet]\nsigner = \"sign\"\naddress = \"{secret}\"");
+        let found = issues(&text, &[]);
+        assert!(found[0].contains("which looks like a secret"), "{found:?}");
+        assert!(!found[0].contains(&secret[..10]), "{found:?}");
+    }
+    for name in ["./".to_owned() + &key, "0x".to_owned() + &key[..40], key[..40].to_owned()] {
+        assert!(parse(&format!("[wallet]\nkey_file = \"{name}\""), &[]).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn invalid_toml_is_reported_with_its_position() {
     let found = issues("listen = \"127.0.0.1:1\"\nlisten = = 3\n", &[]);
     assert!(found.len() == 1 && found[0].contains("line 2"), "{found:?}");

@@ -23,7 +23,11 @@ use crate::support::secure::{Notary, connect, trusting};
 use crate::support::wire::ask;
 
 /// Each mistake, and the test that shows what its user is told.
-const MISTAKES: [(&str, &str); 33] = [
+const MISTAKES: [(&str, &str); 34] = [
+    (
+        "a key in the place of its file",
+        "program::mistakes::a_key_in_the_place_of_its_file_is_refused_and_shown_nowhere",
+    ),
     ("a value of the wrong type", "program::mistakes::a_wrong_type_is_told_with_its_line"),
     (
         "a key that is misspelt, or in the wrong table",
@@ -167,6 +171,54 @@ async fn a_key_that_cannot_be_used_is_told_before_listening() {
     never_listens(&path, &[], &["readable by other users", &format!("chmod 600 {}", text(&key))]).await;
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert!(log_of(serve(&path, &[]).await).await.contains("ready to pay"));
+}
+
+#[tokio::test]
+async fn a_key_in_the_place_of_its_file_is_refused_and_shown_nowhere() {
+    let key = "1d".repeat(32);
+    let issue = "wallet.key_file: holds the key or secret itself, not the name of a file";
+    let shows_no_key = |ran: &Ran| assert!(!format!("{ran:?}").contains("1d1d1d1d"), "{ran:?}");
+    let (_directory, path) = place(&format!("[wallet]\nkey_file = \"0x{key}\"\n"));
+    for command in [&["serve"][..], &["check"], &["inspect", "http://a/"], &["run", "true"]] {
+        let ran = run(&[&["--config", text(&path)], command].concat()).await;
+        shows_no_key(&ran);
+        ran.expect_failure(&[issue, "line 4"]);
+    }
+    for command in [&["show"][..], &["show", "--json"], &["show", "--all"]] {
+        let ran = run(&[&["--config", text(&path), "config"], command].concat()).await;
+        shows_no_key(&ran);
+        assert!(ran.code == 0 && ran.out.contains("wallet.key_file"), "{ran:?}");
+    }
+    // Nor where a variable, a command or a file with the value has it.
+    let (directory, path) = place("[wallet]\nkey_file = \"key\"\n");
+    private(&directory.path().join("key"), &"a1".repeat(32));
+    private(&directory.path().join("named"), &key);
+    let serving = serve(&path, &[]).await;
+    for variable in [("TOLLPASS_WALLET__KEY_FILE", &*key), ("TOLLPASS_WALLET__KEY_FILE_FILE", "named")] {
+        let ran = run_with(&["check", "--config", text(&path)], &[variable]).await;
+        shows_no_key(&ran);
+        ran.expect_failure(&[issue, &format!("(from {})", variable.0)]);
+    }
+    for variable in ["TOLLPASS_CHAIN__RPC_URL_FILE", "TOLLPASS_WALLET_PASSWORD_FILE"] {
+        let secret = [(variable, &*key)];
+        shows_no_key(&run_with(&["config", "show", "--config", text(&path)], &secret).await);
+        shows_no_key(&run_with(&["init", "--dir", text(&directory.path().join("new"))], &secret).await);
+    }
+    let url = [("TOLLPASS_CHAIN__RPC_URL_FILE", "http://node/1d1d1d1d")];
+    let ran = run_with(&["check", "--config", text(&path)], &url).await;
+    shows_no_key(&ran);
+    ran.expect_failure(&["TOLLPASS_CHAIN__RPC_URL_FILE: not the path of a file"]);
+    let ran = run(&["config", "set", "wallet.key_file", &key, "--config", text(&path)]).await;
+    shows_no_key(&ran);
+    ran.expect_failure(&["holds the key or secret itself"]);
+    // A running proxy that reads it again tells neither its log nor the command.
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("\"key\"", &format!("\"{key}\"")))
+        .unwrap();
+    let ran = run(&["reload", "--state-dir", text(&directory.path().join("state"))]).await;
+    shows_no_key(&ran);
+    ran.expect_failure(&[issue]);
+    let log = log_of(serving).await;
+    assert!(!log.contains("1d1d1d1d"), "{log}");
 }
 
 #[tokio::test]
