@@ -21,7 +21,7 @@ mod sellers;
 use std::fs::TryLockError;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, Uri};
@@ -49,7 +49,7 @@ use self::reload::Reloader;
 pub use self::reload::{DEFAULT_FILTER, ReloadSource, ReloadStage};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
-use crate::admin::{ClientCount, Listening, ReloadOrder, Reloads, RunOrder, Runs};
+use crate::admin::{ClientCount, Listening, ObstacleSource, ReloadOrder, Reloads, RunOrder, Runs};
 use crate::chain;
 use crate::chain::external::{ExternalSettings, ExternalSigner, SignerPlace};
 use crate::chain::keystore;
@@ -113,6 +113,8 @@ pub struct App {
     source: Option<ReloadSource>,
     /// Without a wallet, reserves the state directory for the admin socket.
     plain_lock: Option<FileLock>,
+    /// Tells the admin socket what keeps the proxy from paying, once it serves.
+    obstacles: Arc<OnceLock<Arc<dyn ObstacleSource>>>,
 }
 
 /// The additional parts of a proxy that pays.
@@ -173,13 +175,13 @@ impl App {
             ..Rulebook::new(Arc::new(config.policy.clone()), config.local)
         });
         let reloads = Reloads::new();
-        let (mut clients, mut runs) = (None, None);
+        let (mut clients, mut runs, obstacles) = (None, None, Arc::default());
         let access = DashboardAccess::new(&config.limits);
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
             let (opener, orders) =
                 Runs::new(paying.payments.clone(), config.limits.runs, config.limits.drain_timeout);
-            let listening = listening(address, &config, &ca);
+            let listening = listening(address, &config, &ca, &obstacles);
             let orderers = (opener.clone(), reloads.0.clone());
             let links =
                 Arc::new(DashboardLinks::new(access.clone(), address, ports.main_tls(&config), &config));
@@ -212,6 +214,7 @@ impl App {
             clients,
             runs,
             access,
+            obstacles,
         })
     }
 
@@ -265,7 +268,7 @@ impl App {
         }
         let lock = lock_directory(&self.config.state_dir)?;
         let path = admin::socket(&self.config.state_dir);
-        let listening = listening(self.address(), &self.config, &self.ca);
+        let listening = listening(self.address(), &self.config, &self.ca, &self.obstacles);
         let served = admin::serve_status(&path, listening, self.reloads.0.clone(), &self.shutdown);
         served.map_err(|source| StartError::Admin { path, source })?;
         self.plain_lock = Some(lock);
@@ -324,6 +327,7 @@ impl App {
             dry_run,
             runs,
             access,
+            obstacles,
             ..
         } = self;
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
@@ -347,6 +351,8 @@ impl App {
         let nodes = nodes(&config)?;
         let promised = promises(&config, &nodes, payments.clone(), dry_run.is_some());
         let readiness = Readiness::new(promised, shutdown.clone());
+        // It is set once: a proxy serves once.
+        let _ = obstacles.set(Arc::new(readiness.clone()));
         // Requests are counted if someone can read the counters.
         let is_counting = config.metrics_listen.is_some() || rules.get().authenticator.is_some();
         let counts = workers.each(|_, _| is_counting.then(Arc::<RequestCounts>::default));
@@ -549,9 +555,15 @@ impl StandalonePayments {
 }
 
 /// What the admin socket says about the proxy's own port.
-fn listening(address: SocketAddr, config: &Config, ca: &SharedCa) -> Listening {
+fn listening(
+    address: SocketAddr,
+    config: &Config,
+    ca: &SharedCa,
+    obstacles: &Arc<OnceLock<Arc<dyn ObstacleSource>>>,
+) -> Listening {
     let certificate = config.tls.as_ref().filter(|_| config.is_tls).map(|files| files.certificate.clone());
-    Listening { address, is_tls: config.is_tls, certificate, ca: Arc::clone(&ca.location) }
+    let (ca, obstacles) = (Arc::clone(&ca.location), Arc::clone(obstacles));
+    Listening { address, is_tls: config.is_tls, certificate, ca, obstacles }
 }
 
 fn report_left(left: usize) {
@@ -786,8 +798,11 @@ pub async fn unlock(wallet: config::WalletConfig, state_dir: &Path) -> Result<Wa
         KeySource::KeyFile(path) => {
             keystore::open_key_file(path).map(WalletSigner::from).map_err(|error| error.to_string())
         }
-        KeySource::Keystore(path) => Password::obtain(wallet.password_file.as_deref())
+        KeySource::Keystore(path) => keystore::check(path)
             .map_err(|error| error.to_string())
+            .and_then(|()| {
+                Password::obtain(wallet.password_file.as_deref()).map_err(|error| error.to_string())
+            })
             .and_then(|password| keystore::open(path, &password).map_err(|error| error.to_string()))
             .map(WalletSigner::from),
         KeySource::Signer(signer) => {

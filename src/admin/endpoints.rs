@@ -30,9 +30,21 @@ pub struct Status {
     /// Whether nothing is signed (`tollpass freeze`).
     #[serde(default)]
     pub is_frozen: bool,
+    /// What keeps it from paying what its entries allow, as `/ready` says it.
+    #[serde(default)]
+    pub obstacles: Vec<NamedObstacle>,
     /// The offers that could not be paid since the start.
     #[serde(default)]
     pub unsupported: Vec<UnsupportedOffers>,
+}
+
+/// What keeps a proxy from paying.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamedObstacle {
+    /// Its name, such as `node-unavailable`.
+    pub name: String,
+    /// What it means, for people.
+    pub details: String,
 }
 
 /// The files of a CA.

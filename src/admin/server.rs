@@ -27,15 +27,17 @@ use tokio::net::{UnixListener, UnixStream};
 use super::client_count::ClientCount;
 use super::endpoints::{
     ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, CaLocation, DASHBOARD, DECIDE, DENIED, FREEZE, HOLDS,
-    MAX_REQUEST, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE,
-    RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
+    MAX_REQUEST, NamedObstacle, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD,
+    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS,
+    StandingId, Status,
 };
 use super::links::LinkIssuer;
+use super::obstacles::ObstacleSource;
 use super::reloads::Reloads;
 use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
 use crate::channels::{AllowanceName, Channels, Operation, OperationError, Permit2Allowance};
-use crate::payments::SpendingReport;
+use crate::payments::{Obstacle, SpendingReport};
 use crate::shutdown::Shutdown;
 
 /// How long a client may take to send its request head.
@@ -65,15 +67,18 @@ pub struct Listening {
     pub certificate: Option<PathBuf>,
     /// The CA that its clients must trust, once it intercepts any host.
     pub ca: Arc<OnceLock<CaLocation>>,
+    /// Knows what keeps the proxy from paying, once it serves.
+    pub obstacles: Arc<OnceLock<Arc<dyn ObstacleSource>>>,
 }
 
 impl Listening {
     /// The status of a proxy that listens here and has no wallet.
     fn without_wallet(&self) -> Status {
         let (listen, is_tls, ca) = (self.address, self.is_tls, self.ca.get().cloned());
-        let (bill, unsupported) = (SpendingReport::default(), Vec::new());
+        let (bill, unsupported, obstacles) = (SpendingReport::default(), Vec::new(), Vec::new());
         let certificate = self.certificate.clone();
-        Status { listen, is_tls, certificate, never_pays: true, ca, bill, is_frozen: false, unsupported }
+        let (never_pays, is_frozen) = (true, false);
+        Status { listen, is_tls, certificate, never_pays, ca, bill, is_frozen, obstacles, unsupported }
     }
 }
 
@@ -203,8 +208,18 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
             let bill = payments.run_report(&run.account);
             let (listen, is_tls, is_frozen) = (run.address, false, payments.is_frozen());
             let (never_pays, ca, unsupported) = (false, state.listen.ca.get().cloned(), Vec::new());
-            let certificate = None;
-            json(&Status { listen, is_tls, certificate, never_pays, ca, bill, is_frozen, unsupported })
+            let (certificate, obstacles) = (None, Vec::new());
+            json(&Status {
+                listen,
+                is_tls,
+                certificate,
+                never_pays,
+                ca,
+                bill,
+                is_frozen,
+                obstacles,
+                unsupported,
+            })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
@@ -228,7 +243,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
     let (head, body) = request.into_parts();
     let channels = &state.channels;
     match (&head.method, head.uri.path()) {
-        (&Method::GET, STATUS) => json(&state.status()),
+        (&Method::GET, STATUS) => json(&state.status().await),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
             Ok(request) => state.run(request, peer).await,
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
@@ -315,13 +330,22 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
 }
 
 impl AdminState {
-    fn status(&self) -> Status {
+    async fn status(&self) -> Status {
         let payments = self.channels.payments();
+        let found = match self.listen.obstacles.get() {
+            Some(source) => source.find().await,
+            None => payments.obstacles(false),
+        };
+        let named = |obstacle: Obstacle| {
+            let (name, details) = (obstacle.name().to_owned(), obstacle.details().to_owned());
+            NamedObstacle { name, details }
+        };
         let (is_frozen, unsupported) = (payments.is_frozen(), payments.unsupported());
         Status {
             never_pays: false,
             bill: payments.report(),
             is_frozen,
+            obstacles: found.into_iter().map(named).collect(),
             unsupported,
             ..self.listen.without_wallet()
         }

@@ -2,12 +2,26 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::funds::PromisedFunds;
+use crate::admin::ObstacleSource;
 use crate::chain::Network;
 use crate::config::Config;
 use crate::payments::{Obstacle, Payments};
-use crate::protocol::policy::{Allow, Preference};
-use crate::proxy::frontend::{Funds, PromisedPayments, Promises};
+use crate::protocol::policy::{Allow, Preference, PriceLimit};
+use crate::proxy::frontend::{Funds, PromisedPayments, Promises, Readiness};
+
+impl ObstacleSource for Readiness {
+    fn find(&self) -> BoxFuture<'static, Vec<Obstacle>> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.check().await;
+            // Probes may get what was found a moment ago; the operator has perhaps just changed it.
+            this.known()
+        })
+    }
+}
 
 /// What the rules promise to pay, those of clients included. Rules that deny promise nothing. `nodes` are those of the
 /// networks.
@@ -19,15 +33,18 @@ pub(super) fn promises(
 ) -> Promises {
     let of_clients = config.clients.iter().filter_map(|client| client.client.rules.as_deref());
     let rules = std::iter::once(config.policy.rules.as_slice()).chain(of_clients).flatten();
-    let promises: Vec<&Preference> = rules
+    let promises: Vec<(&PriceLimit, &Preference)> = rules
         .filter_map(|rule| match &rule.allow {
-            Allow::Pay { preference, .. } => Some(&**preference),
+            Allow::Pay { max_price, preference, .. } => Some((max_price, &**preference)),
             Allow::Deny => None,
         })
         .collect();
     let has_chain = config.chain.is_some();
-    let uses_channels = has_chain && promises.iter().any(|preference| preference.allows_channels());
-    let lacks_chain = !has_chain && promises.iter().any(|preference| preference.requires_channels());
+    let uses_channels = has_chain && promises.iter().any(|(_, preference)| preference.allows_channels());
+    let needs_chain = |(max_price, preference): &(&PriceLimit, &Preference)| {
+        matches!(max_price, PriceLimit::ChannelToken(_)) || preference.requires_channels()
+    };
+    let lacks_chain = !has_chain && promises.iter().any(needs_chain);
     let (lasting, payments) = match payments {
         _ if promises.is_empty() => (None, None),
         None => (Some(Obstacle::NoWallet), None),

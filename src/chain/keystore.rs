@@ -34,8 +34,16 @@ const PASSWORD_FILE_VARIABLE: &str = "TOLLPASS_WALLET_PASSWORD_FILE";
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
     /// The file cannot be read, or its permissions are unsafe.
-    #[error(transparent)]
+    #[error("{error}{remedy}", error = .0, remedy = remedy(.0))]
     File(#[from] PrivateFileError),
+    /// The password does not open the keystore.
+    #[error("{path}: {error} (the password is {from})", error = V3Error::WrongPassword, path = path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Where the password is from.
+        from: PasswordSource,
+    },
     /// The keystore cannot be decrypted.
     #[error("{path}: {error}", path = path.display())]
     Keystore {
@@ -45,8 +53,16 @@ pub enum KeystoreError {
         error: V3Error,
     },
     /// The key file does not contain a key.
-    #[error("{path} does not hold a private key: expected 64 hexadecimal digits, below the order of the curve", path = .0.display())]
-    NotAKey(PathBuf),
+    #[error("{path} does not hold a private key: {found}", path = path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// What it holds instead, and what to do.
+        found: String,
+    },
+    /// It is a key file.
+    #[error("{path} is not a keystore: it holds a bare private key; write key_file instead of keystore", path = .0.display())]
+    BareKey(PathBuf),
     /// The keystore's content is not a valid key.
     #[error("{path} opens, but its content is not a valid private key: it is zero, or not below the order of the curve", path = .0.display())]
     NoKeyWithin(PathBuf),
@@ -62,6 +78,16 @@ pub enum KeystoreError {
     },
 }
 
+/// What to do about a file that cannot be read, if the error does not say it.
+fn remedy(error: &PrivateFileError) -> &'static str {
+    match error {
+        PrivateFileError::Io { error, .. } if error.kind() == std::io::ErrorKind::NotFound => {
+            "; correct the name in [wallet], or create a key with `tollpass init`"
+        }
+        _ => "",
+    }
+}
+
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
@@ -70,9 +96,9 @@ pub enum PasswordError {
     File(#[from] PrivateFileError),
     /// There is no terminal for the prompt.
     #[error(
-        "no terminal to ask for the keystore's password ({0}); name a password file, or set {PASSWORD_VARIABLE}"
+        "no terminal to ask for the keystore's password; name a password file, or set {PASSWORD_VARIABLE}"
     )]
-    NoTerminal(std::io::Error),
+    NoTerminal,
     /// The two passwords differ.
     #[error("the two passwords differ; nothing was written")]
     Differ,
@@ -81,8 +107,32 @@ pub enum PasswordError {
     Empty,
 }
 
+/// Where a password is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasswordSource {
+    /// A file.
+    File(PathBuf),
+    /// [`PASSWORD_VARIABLE`].
+    Variable,
+    /// The prompt.
+    Terminal,
+}
+
+impl fmt::Display for PasswordSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "that in {}", path.display()),
+            Self::Variable => write!(f, "that in {PASSWORD_VARIABLE}"),
+            Self::Terminal => f.write_str("the one that was typed"),
+        }
+    }
+}
+
 /// A keystore's password; zeroized when dropped, hidden in `Debug`.
-pub struct Password(Zeroizing<Vec<u8>>);
+pub struct Password {
+    secret: Zeroizing<Vec<u8>>,
+    from: PasswordSource,
+}
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,13 +153,13 @@ impl Password {
             Some(password) => password,
             None => {
                 let first = ask("Password for the new keystore: ")?;
-                if !first.0.is_empty() && ask("Repeat password: ")?.0 != first.0 {
+                if !first.secret.is_empty() && ask("Repeat password: ")?.secret != first.secret {
                     return Err(PasswordError::Differ);
                 }
                 first
             }
         };
-        if password.0.is_empty() { Err(PasswordError::Empty) } else { Ok(password) }
+        if password.secret.is_empty() { Err(PasswordError::Empty) } else { Ok(password) }
     }
 
     /// The password from a file or a variable.
@@ -126,7 +176,8 @@ impl Password {
         variable: Option<OsString>,
     ) -> Result<Option<Self>, PasswordError> {
         let Some(file) = file else {
-            return Ok(variable.map(|text| Self(Zeroizing::new(text.into_vec()))));
+            let from = PasswordSource::Variable;
+            return Ok(variable.map(|text| Self { secret: Zeroizing::new(text.into_vec()), from }));
         };
         let mut bytes = private::read(file)?;
         if bytes.last() == Some(&b'\n') {
@@ -137,7 +188,17 @@ impl Password {
         }
         let mark = bytes.len() - private::without_mark(&bytes).len();
         bytes.drain(..mark);
-        Ok(Some(Self(bytes)))
+        Ok(Some(Self { secret: bytes, from: PasswordSource::File(file.to_owned()) }))
+    }
+}
+
+/// Checks that a file is a V3 keystore, before someone types its password in vain. Blocks on the disk.
+pub fn check(path: &Path) -> Result<(), KeystoreError> {
+    let json = private::read(path)?;
+    match form::read(&json) {
+        Ok(_) => Ok(()),
+        Err(_) if key_from_hex(&json).is_some() => Err(KeystoreError::BareKey(path.to_owned())),
+        Err(error) => Err(KeystoreError::Keystore { path: path.to_owned(), error }),
     }
 }
 
@@ -145,8 +206,12 @@ impl Password {
 /// thread.
 pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
     let json = private::read(path)?;
-    let opened = v3::open(&json, &password.0)
-        .map_err(|error| KeystoreError::Keystore { path: path.to_owned(), error })?;
+    let opened = v3::open(&json, &password.secret).map_err(|error| match error {
+        V3Error::WrongPassword => {
+            KeystoreError::Password { path: path.to_owned(), from: password.from.clone() }
+        }
+        error => KeystoreError::Keystore { path: path.to_owned(), error },
+    })?;
     let signer = Signer::new(&opened.key).map_err(|_| KeystoreError::NoKeyWithin(path.to_owned()))?;
     match opened.address {
         Some(named) if named != signer.address() => {
@@ -160,15 +225,40 @@ pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
 /// Blocks on the disk.
 pub fn open_key_file(path: &Path) -> Result<Signer, KeystoreError> {
     let text = private::read(path)?;
-    let not_a_key = || KeystoreError::NotAKey(path.to_owned());
-    let key = key_from_hex(&text).ok_or_else(not_a_key)?;
-    Signer::new(&key).map_err(|_| not_a_key())
+    let not_a_key = |found: String| KeystoreError::NotAKey { path: path.to_owned(), found };
+    let key = key_from_hex(&text).ok_or_else(|| not_a_key(found_in(&text)))?;
+    Signer::new(&key).map_err(|_| not_a_key("it is zero, or not below the order of the curve".to_owned()))
+}
+
+/// What a file holds instead of a key, and what to do about it. Shows nothing of the file.
+fn found_in(text: &[u8]) -> String {
+    const EXPECTED: &str = "expected 64 hexadecimal digits";
+    let text = String::from_utf8_lossy(private::without_mark(text));
+    let text = text.trim();
+    let digits = form::unprefixed(text);
+    let words = text.split_ascii_whitespace().count();
+    let is_of = |accepts: fn(&u8) -> bool| text.bytes().all(|byte| accepts(&byte));
+    if text.is_empty() {
+        format!("it is empty; {EXPECTED}")
+    } else if text.starts_with('{') {
+        "it holds a keystore; write keystore instead of key_file".to_owned()
+    } else if text.starts_with(['"', '\'']) {
+        format!("it begins with a quotation mark; {EXPECTED} and nothing else")
+    } else if words >= 12 && is_of(|byte| byte.is_ascii_alphabetic() || byte.is_ascii_whitespace()) {
+        format!("it holds {words} words; export the private key of the account from your wallet program")
+    } else if text.contains('=') {
+        "it holds NAME=VALUE; leave only the value".to_owned()
+    } else if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) && digits.len() != 64 {
+        format!("it holds {} hexadecimal digits; {EXPECTED}", digits.len())
+    } else {
+        format!("{EXPECTED} and nothing else")
+    }
 }
 
 /// Generates a key and writes it to a new keystore that only this user can read. Blocks like [`open`].
 pub fn create(path: &Path, password: &Password) -> Result<Address, KeystoreError> {
     let (key, address) = random_key();
-    let json = v3::write(&key, address, &password.0)
+    let json = v3::write(&key, address, &password.secret)
         .map_err(|error| KeystoreError::Keystore { path: path.to_owned(), error })?;
     private::create(path, format!("{json}\n").as_bytes())?;
     Ok(address)
@@ -194,8 +284,8 @@ fn key_from_hex(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
 
 /// Prompts on the terminal, even if standard input is redirected.
 fn ask(prompt: &str) -> Result<Password, PasswordError> {
-    let text = rpassword::prompt_password(prompt).map_err(PasswordError::NoTerminal)?;
-    Ok(Password(Zeroizing::new(text.into_bytes())))
+    let text = rpassword::prompt_password(prompt).map_err(|_| PasswordError::NoTerminal)?;
+    Ok(Password { secret: Zeroizing::new(text.into_bytes()), from: PasswordSource::Terminal })
 }
 
 #[cfg(test)]
@@ -207,7 +297,7 @@ mod tests {
     const VECTORS: &str = include_str!("../../tests/suite/vectors/microraiden.json");
 
     fn password(text: &str) -> Password {
-        Password(Zeroizing::new(text.into()))
+        Password { secret: Zeroizing::new(text.into()), from: PasswordSource::Variable }
     }
 
     fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -302,11 +392,37 @@ mod tests {
                     assert_eq!(signer.address().to_string(), "0x8Bf640A099fE945DA46F354d3B49c48a125F48B6");
                 }
                 Err(error) => {
-                    assert!(!is_key && matches!(error, KeystoreError::NotAKey(_)), "{text:?}: {error}");
+                    assert!(!is_key && matches!(error, KeystoreError::NotAKey { .. }), "{text:?}: {error}");
                     assert!(text.len() < 10 || !error.to_string().contains(text.trim()), "shows the key");
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_key_is_named_and_not_shown() {
+        let words = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+        let key = "a0".repeat(32);
+        for (text, expected) in [
+            ("\n".to_owned(), "it is empty"),
+            (OTHERS.to_owned(), "write keystore instead of key_file"),
+            (format!("\"{key}\""), "quotation mark"),
+            (words.to_owned(), "12 words; export the private key"),
+            (format!("PRIVATE_KEY={key}"), "NAME=VALUE"),
+            (format!("0x{}", &key[..62]), "62 hexadecimal digits"),
+            ("ff".repeat(32), "not below the order"),
+            ("secret sauce".to_owned(), "expected 64 hexadecimal digits"),
+        ] {
+            let (_directory, path) = written(&text);
+            let error = open_key_file(&path).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains(&key[..62]) && !error.contains("sausage"), "shows the content: {error}");
+        }
+        let (_directory, path) = written(&key);
+        let error = check(&path).unwrap_err().to_string();
+        assert!(error.contains("write key_file") && !error.contains(&key), "{error}");
+        let missing = open_key_file(&path.with_file_name("missing")).unwrap_err().to_string();
+        assert!(missing.contains("`tollpass init`"), "{missing}");
     }
 
     #[test]
@@ -323,11 +439,12 @@ mod tests {
         ] {
             let (_directory, path) = written(text);
             let found = Password::without_asking(Some(&path), Some("variable".into())).unwrap().unwrap();
-            assert_eq!(found.0.as_slice(), expected.as_bytes(), "{text:?}");
+            assert_eq!(found.secret.as_slice(), expected.as_bytes(), "{text:?}");
+            assert_eq!(found.from, PasswordSource::File(path));
             assert_eq!(format!("{found:?}"), "Password(..)");
         }
         let found = Password::without_asking(None, Some("variable\n".into())).unwrap().unwrap();
-        assert_eq!(found.0.as_slice(), b"variable\n");
+        assert_eq!(found.secret.as_slice(), b"variable\n");
         assert!(Password::without_asking(None, None).unwrap().is_none());
     }
 

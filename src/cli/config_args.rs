@@ -13,6 +13,8 @@ use crate::app;
 use crate::config::Config;
 use crate::protocol::policy::{KnownAsset, well_known};
 
+/// The usual name of a configuration file.
+const FILE_NAME: &str = "proxy.toml";
 /// The default configuration file, in the directory for the user's configuration.
 const DEFAULT_FILE: &str = "tollpass/proxy.toml";
 
@@ -101,6 +103,14 @@ impl ConfigArgs {
     /// The state directory is not known.
     pub(super) fn socket(&self) -> anyhow::Result<PathBuf> {
         Ok(admin::socket(&self.state_dir()?))
+    }
+
+    /// A hint if the working directory has a configuration that is not the one that is read.
+    pub(super) fn unused(&self) -> Option<String> {
+        let here = std::env::current_dir().ok()?.join(FILE_NAME).canonicalize().ok()?;
+        let read = self.file().and_then(|file| file.canonicalize().ok());
+        (read.as_ref() != Some(&here))
+            .then(|| format!("{} is not read: name it with --config if it is meant", here.display()))
     }
 
     /// What a proxy without a wallet says at its start.

@@ -44,6 +44,7 @@ pub mod status;
 mod table;
 mod trust;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -247,7 +248,15 @@ impl Command {
 /// The command line, with examples in its help.
 #[must_use]
 pub fn command() -> clap::Command {
-    examples::with_all(Arguments::command())
+    examples::with_all(without_empty_variables(Arguments::command()))
+}
+
+/// Empty variables count as unset, also those that stand for options.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&str>) } else { arg })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// The exit code of a failure.

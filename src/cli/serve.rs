@@ -87,6 +87,12 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if let Some(file) = args.config.file() {
+        tracing::info!("read the configuration {}", file.display());
+    }
+    if let Some(hint) = args.config.unused() {
+        tracing::info!("{hint}");
+    }
     if config.wallet.is_none() {
         tracing::info!("{}", args.config.without_wallet());
     }

@@ -50,14 +50,16 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     };
     if args.json {
         let shown = json!({ "listen": status.listen, "is_tls": status.is_tls, "never_pays": status.never_pays,
-            "is_frozen": status.is_frozen, "holds": holds, "unsupported_offers": status.unsupported });
+            "is_frozen": status.is_frozen, "obstacles": status.obstacles, "holds": holds, "unsupported_offers": status.unsupported });
         return print(serde_json::to_string_pretty(&shown)? + "\n");
     }
     let assets = args.place.known_assets();
-    let pays = match (status.never_pays, status.is_frozen) {
-        (true, _) => "has no [wallet] and never pays",
-        (false, true) => "signs nothing: `tollpass thaw` ends that",
-        (false, false) => "pays",
+    let obstacles: Vec<&str> = status.obstacles.iter().map(|obstacle| obstacle.details.as_str()).collect();
+    let pays = match (status.never_pays, status.is_frozen, obstacles.as_slice()) {
+        (true, ..) => "has no [wallet] and never pays".to_owned(),
+        (false, true, _) => "signs nothing: `tollpass thaw` ends that".to_owned(),
+        (false, false, []) => "pays".to_owned(),
+        (false, false, obstacles) => format!("not ready to pay: {}", obstacles.join("; ")),
     };
     let held = if holds.is_empty() { "nothing is held\n".to_owned() } else { rows(&holds, &assets) };
     let tls = if status.is_tls { " with TLS" } else { "" };

@@ -57,6 +57,8 @@ pub(super) struct Actor {
     waiting: VecDeque<(ChannelOp, oneshot::Sender<OpReply>)>,
     /// Whether the journal has it that nothing is signed.
     is_freeze_recorded: bool,
+    /// Whether the key was unlocked without a chain.
+    has_no_chain: bool,
 }
 
 /// The state that handles read without asking the actor.
@@ -104,6 +106,7 @@ impl Actor {
             holders: HashMap::new(),
             waiting: VecDeque::new(),
             is_freeze_recorded,
+            has_no_chain: false,
         }
     }
 
@@ -292,6 +295,7 @@ impl Actor {
                 // A second one would be of the same key.
                 let _ = self.engine.payer.set(Wallet::new(signer));
                 self.engine.freeze_wallet();
+                self.has_no_chain = !has_chain;
                 self.engine.submit(Input::Unlocked { payer, has_chain });
             }
             Message::Unready(reason) => self.engine.submit(Input::Unready(reason)),
@@ -543,7 +547,7 @@ impl Actor {
         let listed =
             |(id, channel)| ListedChannel::new(id, channel, state.engine.host(id).map(|host| &**host));
         let channels = state.engine.channels().map(listed).collect();
-        Listing { owner, channels }
+        Listing { owner, has_no_chain: self.has_no_chain, channels }
     }
 }
 

@@ -77,6 +77,9 @@ fn shown_by(ShownBy { valid_before, chain }: ShownBy) -> String {
 pub struct Listing {
     /// The account, once it is known.
     pub owner: Option<AccountKey>,
+    /// Whether there is no chain, and so no channel.
+    #[serde(default)]
+    pub has_no_chain: bool,
     /// The channels.
     pub channels: Vec<ListedChannel>,
 }

@@ -117,7 +117,7 @@ impl Payments {
 
     /// Prepares, and meanwhile reports node errors that are being retried to waiting clients.
     async fn prepare_and_report(&self, startup: &Startup) -> Result<StartupState, StartupError> {
-        let mut outage = startup.chain.outage();
+        let (mut outage, mut is_told) = (startup.chain.outage(), false);
         let mut preparing = std::pin::pin!(self.prepare(startup));
         loop {
             let reason = tokio::select! {
@@ -129,6 +129,10 @@ impl Payments {
                 }
             };
             if let Some(reason) = reason {
+                // Without this, the log is silent until chain.retry_timeout is over.
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%reason, "not ready to pay: retrying");
+                }
                 self.not_ready(reason).await;
             }
         }

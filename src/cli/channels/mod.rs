@@ -7,7 +7,7 @@ pub mod operate;
 use std::path::Path;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::config_args::ConfigArgs;
 use super::output::print;
@@ -51,12 +51,34 @@ pub struct ChannelsArgs {
     /// Only channels to this receiver
     #[arg(long)]
     pub receiver: Option<Address>,
-    /// Only channels in this state: open, closing or gone
-    #[arg(long)]
-    pub state: Option<String>,
+    /// Only channels in this state
+    #[arg(long, value_enum)]
+    pub state: Option<StateFilter>,
     /// The subcommand; `list` if omitted.
     #[command(subcommand)]
     pub command: Option<ChannelCommand>,
+}
+
+/// The state of a channel, as listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StateFilter {
+    /// It can pay.
+    Open,
+    /// A unilateral close was requested.
+    Closing,
+    /// It is no longer on the chain.
+    Gone,
+}
+
+impl StateFilter {
+    /// Its name in a list.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closing => "closing",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// Lists channels, or operates on them.
@@ -97,7 +119,7 @@ async fn listings(args: &ChannelsArgs) -> anyhow::Result<Vec<Listing>> {
     for listing in &mut listings {
         listing.channels.retain(|channel| {
             args.receiver.is_none_or(|receiver| receiver == channel.receiver)
-                && args.state.as_ref().is_none_or(|state| *state == channel.phase)
+                && args.state.is_none_or(|state| state.name() == channel.phase)
         });
     }
     Ok(listings)
@@ -119,6 +141,7 @@ fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
     let accounts = Journal::open(state_dir)?.accounts()?;
     let listing = |AccountChannels { account, channels }| Listing {
         owner: Some(account),
+        has_no_chain: false,
         channels: channels
             .iter()
             .map(|(id, channel, host)| ListedChannel::new(id, &channel.recover(), host.as_deref()))
@@ -133,6 +156,10 @@ fn table(listings: &[Listing]) -> String {
         match &listing.owner {
             Some(AccountKey { chain_id, contract, payer }) => {
                 text += &format!("payer {payer}, contract {contract}, chain {chain_id}\n");
+            }
+            None if listing.has_no_chain => {
+                text += "no [chain] is configured, so there are no channels\n";
+                continue;
             }
             None => text += "the proxy is not ready to pay yet: see its log\n",
         }
@@ -177,8 +204,11 @@ mod tests {
             host: (open_block == 7).then(|| "api.example.com".to_owned()),
             in_doubt: open_block == 7,
         };
-        let listing =
-            Listing { owner: None, channels: vec![channel(7, "open"), channel(1234567, "closing")] };
+        let listing = Listing {
+            owner: None,
+            has_no_chain: false,
+            channels: vec![channel(7, "open"), channel(1234567, "closing")],
+        };
         let text = table(&[listing]);
         let lines: Vec<&str> = text.lines().skip(1).collect();
         assert_eq!(lines.len(), 3);

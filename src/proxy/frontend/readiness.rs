@@ -147,7 +147,7 @@ impl Readiness {
     }
 
     /// What is in the way.
-    pub(super) async fn check(&self) -> Vec<Obstacle> {
+    pub async fn check(&self) -> Vec<Obstacle> {
         let mut known = Arc::clone(&self.0.known).lock_owned().await;
         if let Some(KnownObstacles { at, obstacles }) = &*known
             && at.elapsed() < KEPT_FOR

@@ -221,6 +221,76 @@ async fn a_key_in_the_place_of_its_file_is_refused_and_shown_nowhere() {
     assert!(!log.contains("1d1d1d1d"), "{log}");
 }
 
+/// A key, and a configuration with it that can pay nothing from a channel.
+fn paying(rest: &str) -> (TempDir, PathBuf) {
+    let (directory, path) = place(&format!("[wallet]\nkey_file = \"key\"\n{rest}"));
+    private(&directory.path().join("key"), &"a1".repeat(32));
+    (directory, path)
+}
+
+/// Starts a proxy, and waits until its log, which is a file here, has these words.
+async fn serve_until(config: &Path, words: &str) -> (Program, PathBuf) {
+    let log = config.with_file_name("log");
+    let serving = serve(config, &[("TOLLPASS_LOG__FILE", text(&log))]).await;
+    soon(words, async {
+        while !std::fs::read_to_string(&log).unwrap_or_default().contains(words) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    (serving, log)
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_is_told_at_once_and_by_the_status() {
+    let chain = "[chain]\nrpc_url = \"http://127.0.0.1:1\"\nretry_timeout = \"1h\"\n\
+                 channel_manager = \"0x1440317CB15499083dEE3dDf49C2bD51D0d92e33\"\n";
+    let (_directory, path) = paying(&format!("{chain}[[pay]]\nhost = \"a\"\nmax_price = 1\n"));
+    let (serving, log) = serve_until(&path, "not ready to pay: retrying").await;
+    let told = run(&["status", "--config", text(&path)]).await;
+    let expected = ", not ready to pay: the node of [chain] has not been read yet";
+    assert!(told.code == 0 && told.out.contains(expected), "{told:?}");
+    let json = run(&["status", "--json", "--config", text(&path)]).await;
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["obstacles"][0]["name"], "node-unavailable", "{json}");
+    log_of(serving).await;
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(log.matches("not ready to pay: retrying").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn without_a_chain_there_are_no_channels_and_states_have_names() {
+    let (_directory, path) = paying("[[pay]]\nhost = \"a\"\nmax_price = \"$1\"\n");
+    let (serving, _) = serve_until(&path, "ready to pay").await;
+    let listed = run(&["channels", "--config", text(&path)]).await;
+    assert_eq!(listed.out, "no [chain] is configured, so there are no channels\n", "{listed:?}");
+    let wrong = run(&["channels", "--state", "settled", "--config", text(&path)]).await;
+    wrong.expect_failure(&["open, closing, gone"]);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+    log_of(serving).await;
+}
+
+#[tokio::test]
+async fn the_configuration_that_is_read_is_named_and_empty_variables_count_as_unset() {
+    let (directory, path) = place("");
+    let default = directory.path().join("tollpass/proxy.toml");
+    std::fs::create_dir(default.parent().unwrap()).unwrap();
+    std::fs::copy(&path, &default).unwrap();
+    let home = ("XDG_CONFIG_HOME", text(directory.path()));
+    let start = async |arguments: &[&str]| {
+        let mut command = program(arguments);
+        command.envs([home, ("TOLLPASS_CONFIG", ""), ("TOLLPASS_LOG_FORMAT", "")]);
+        command.current_dir(directory.path());
+        log_of(Program::start(command).await).await
+    };
+    let unused = format!("{} is not read: name it with --config", path.canonicalize().unwrap().display());
+    let log = start(&["serve"]).await;
+    assert!(log.contains(&format!("read the configuration {}", text(&default))), "{log}");
+    assert!(log.contains(&unused), "{log}");
+    let log = start(&["serve", "--config", "proxy.toml"]).await;
+    assert!(log.contains("read the configuration proxy.toml") && !log.contains("is not read"), "{log}");
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_told_before_listening() {
     let directory = tempfile::tempdir().unwrap();
@@ -231,7 +301,9 @@ async fn a_wrong_password_is_told_before_listening() {
     assert_eq!(made.code, 0, "{made:?}");
     private(&password, "wrong\n");
     let free = [("TOLLPASS_LISTEN", "0"), ("TOLLPASS_STATE_DIR", text(directory.path()))];
-    never_listens(&config, &free, &["cannot open the wallet", "the password is wrong"]).await;
+    let told =
+        ["cannot open the wallet", "the password is wrong", "(the password is that in ", text(&password)];
+    never_listens(&config, &free, &told).await;
     private(&password, "correct\n");
     log_of(serve(&config, &free).await).await;
 }
