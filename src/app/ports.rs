@@ -134,7 +134,8 @@ impl Served<'_> {
         shutdown: &Shutdown,
     ) -> Result<RunPort, RunRefused> {
         let assets = payments.approvals().assets();
-        let budget = request.budget.map(|text| Config::run_budget(&text, &assets)).transpose();
+        let has_chain = self.config.chain.is_some();
+        let budget = request.budget.map(|text| Config::run_budget(&text, &assets, has_chain)).transpose();
         let budget = budget.map_err(RunRefused::Budget)?;
         let is_confined = request.is_confined;
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };

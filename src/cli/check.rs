@@ -72,7 +72,11 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         None => report.good("config", &"environment variables only"),
     }
     for warning in &config.warnings {
-        report.note("config", warning);
+        if config.unpayable.contains(warning) {
+            report.wrong("config", warning);
+        } else {
+            report.note("config", warning);
+        }
     }
     start(&config, &mut report).await;
     for rule in &config.policy.rules {

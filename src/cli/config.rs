@@ -12,7 +12,7 @@ use serde_json::json;
 use super::config_args::{ConfigArgs, default_file};
 use super::output::print;
 use crate::app;
-use crate::config::{Config, KeyOrigin, ShownKey, schema};
+use crate::config::{Config, ConfigError, ConfigIssue, KeyOrigin, ShownKey, schema};
 use crate::telemetry::{FILTER_VARIABLE, LogLevels};
 
 /// What `tollpass config schema --help` shows below the options.
@@ -114,7 +114,8 @@ fn set(place: &ConfigArgs, key: &str, value: &str) -> anyhow::Result<()> {
         let path = default_file().unwrap_or_default();
         anyhow!("{} does not exist; `tollpass init` creates it, or name a file with --config", path.display())
     })?;
-    let (text, config) = Config::edited(&file, key, value)?.with_context(|| format!("cannot set {key}"))?;
+    let edited = Config::edited(&file, key, value).map_err(|error| not_set(key, error))?;
+    let (text, config) = edited.with_context(|| format!("cannot set {key}"))?;
     let levels = LogLevels::new(config.log.filter.as_deref(), app::DEFAULT_FILTER)
         .with_context(|| format!("cannot set {key}"))?;
     replace(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -130,6 +131,18 @@ fn set(place: &ConfigArgs, key: &str, value: &str) -> anyhow::Result<()> {
         false => "a running proxy reads it when it is started again",
     };
     print(format!("set {key} in {}; {when}\n", file.display()))
+}
+
+/// Why a key is not set: the file is invalid anyway, or would be with the new value.
+fn not_set(key: &str, error: ConfigError) -> anyhow::Error {
+    if error.file.is_some() {
+        return error.into();
+    }
+    let said = error.issues.iter().map(|ConfigIssue { key: of, problem, remedy, .. }| {
+        let of = if of.is_empty() || of == key { String::new() } else { format!("{of}: ") };
+        format!("{of}{problem}; {remedy}")
+    });
+    anyhow!("cannot set {key}: {}", said.collect::<Vec<_>>().join("\n  "))
 }
 
 /// Replaces a file at once, with the same owner, group and permissions. A symbolic link stays.

@@ -69,7 +69,12 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     for path in [&keystore, &config] {
         // Checked before the password prompt; both files are also created with O_EXCL below.
         if path.symlink_metadata().is_ok() {
-            bail!("{} already exists; not overwriting it; name another directory with --dir", path.display());
+            bail!(
+                "{} already exists; not overwriting it; to pay one more host, add a [[pay]] entry to {}; for another key, name \
+                 another directory with --dir",
+                path.display(),
+                config.display()
+            );
         }
     }
     DirBuilder::new()

@@ -31,15 +31,26 @@ pub struct InspectArgs {
     #[arg(long)]
     pub json: bool,
     /// The http or https URL
+    #[arg(value_parser = url)]
     pub url: Uri,
+}
+
+/// Parses a URL to inspect; of one without a scheme, it says what to write.
+fn url(text: &str) -> Result<Uri, String> {
+    let read = |text: &str| text.parse::<Uri>().ok().filter(|url| url.authority().is_some());
+    let is_http = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https"));
+    read(text).filter(is_http).ok_or_else(|| {
+        let meant = format!("https://{text}");
+        match !text.contains("://") && read(&meant).is_some() {
+            true => format!("not a valid http or https URL; write {meant}"),
+            false => "not a valid http or https URL".to_owned(),
+        }
+    })
 }
 
 /// Inspects a URL.
 pub async fn run(args: InspectArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
-    if args.url.authority().is_none() || !matches!(args.url.scheme_str(), Some("http" | "https")) {
-        anyhow::bail!("{} is not a valid http or https URL", args.url);
-    }
     let inspection = app::inspect(&config, args.method, &args.url)
         .await?
         .with_context(|| format!("cannot inspect {}", args.url))?;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::Args;
+use http::Uri;
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
@@ -40,6 +41,9 @@ pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
     let state_dir = args.place.state_dir()?;
     let socket = admin::socket(&state_dir);
     if let Some(host) = &args.host {
+        if let Some(meant) = within(host) {
+            bail!("{host} is not a host name: write {meant}");
+        }
         let host = host_name(host);
         if admin::resume(&socket, &host).await?.is_none() {
             let (mut journal, _lock) = app::open_journal(&state_dir)?;
@@ -61,6 +65,14 @@ pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
         return print(serde_json::to_string_pretty(&paused)? + "\n");
     }
     print(if paused.is_empty() { "no paused hosts\n".to_owned() } else { rows(&paused) })
+}
+
+/// The host of a URL, or of a host with a port; `None` if the text is neither.
+fn within(text: &str) -> Option<String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url: Uri = url.parse().ok()?;
+    let host = url.host()?;
+    (host != text).then(|| host.to_owned())
 }
 
 fn rows(paused: &[PausedHost]) -> String {

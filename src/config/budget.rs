@@ -222,10 +222,7 @@ fn name(value: &Value) -> Result<String, InvalidValue> {
 }
 
 fn host(value: &Value) -> Result<HostPattern, InvalidValue> {
-    let text = values::text(value)?;
-    text.parse::<HostPattern>().map_err(|error| {
-        InvalidValue::new(format!("{} is {error}", quoted(text)), "write one such as \"api.example.com\"")
-    })
+    values::host_pattern(value, |_| "write one such as \"api.example.com\"".to_owned())
 }
 
 /// Reads a limit: its unit, and its amount in the smallest unit of a budget.
@@ -256,13 +253,38 @@ fn sum(value: &Value, known: &[KnownAsset]) -> Result<(BudgetUnit, BudgetAmount)
     }
 }
 
+/// What to write instead of an amount without a unit if there is no `[chain]`.
+const WITH_UNIT: &str = "write an amount with a unit, such as \"$5\" or \"5 USDC\"";
+
+/// Why budgets refuse every payment that they apply to if there is no `[chain]`.
+pub(super) fn unpayable(budgets: &[Arc<Budget>]) -> impl Iterator<Item = String> {
+    let dead = budgets.iter().enumerate().filter(|(_, budget)| budget.unit == BudgetUnit::ChannelToken);
+    dead.map(|(index, budget)| {
+        format!(
+            "budget[{index}] ({}) refuses every payment that it applies to: its limits are base units of the µRaiden token, \
+             and no [chain] is configured; {WITH_UNIT}",
+            budget.name
+        )
+    })
+}
+
 /// Reads the budget of a run.
 ///
 /// # Errors
 /// What is wrong with it, and what to write instead.
-pub(super) fn of_run(text: &str, known: &[KnownAsset]) -> Result<(BudgetUnit, BudgetAmount), String> {
+pub(super) fn of_run(
+    text: &str,
+    known: &[KnownAsset],
+    has_chain: bool,
+) -> Result<(BudgetUnit, BudgetAmount), String> {
     let value = Value::new(None, text);
-    sum(&value, known).map_err(|InvalidValue { problem, remedy }| format!("{problem}; {remedy}"))
+    match sum(&value, known) {
+        Ok((BudgetUnit::ChannelToken, _)) if !has_chain => Err(format!(
+            "{} means base units of the µRaiden token, and no [chain] is configured, so nothing could be paid; {WITH_UNIT}",
+            quoted(text)
+        )),
+        read => read.map_err(|InvalidValue { problem, remedy }| format!("{problem}; {remedy}")),
+    }
 }
 
 /// Reports budgets that apply to nothing.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::key::{HOST_PATTERN, Shape, Table, keys};
 use super::rules::{both_or_neither, is_set};
 
-use super::raw_value::{InvalidValue, quoted};
+use super::raw_value::InvalidValue;
 use super::section::Section;
 use super::values;
 use super::values::BasePaths;
@@ -118,13 +118,7 @@ pub(super) fn patterns(value: &Value) -> Result<Vec<HostPattern>, InvalidValue> 
     match &value.kind {
         ValueKind::Array(items) if items.is_empty() => Ok(Vec::new()),
         _ => values::list(value, MAX_HOSTS, |value| {
-            let text = values::text(value)?;
-            text.parse().map_err(|error| {
-                InvalidValue::new(
-                    format!("{} is {error}", quoted(text)),
-                    "write one such as [\"api.example.com\"]",
-                )
-            })
+            values::host_pattern(value, |_| "write one such as [\"api.example.com\"]".to_owned())
         }),
     }
 }

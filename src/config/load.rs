@@ -36,8 +36,8 @@ use super::values::BasePaths;
 use super::variables::{from_variable, variable};
 use super::wallet::WalletConfig;
 use super::{
-    asset, budget, chain, client, edit, frontend, hooks, intercept, ledger, limits, listener, log, network,
-    origin, policy, route, secret_files, shown, source, traces, upstream, values, wallet,
+    asset, budget, chain, client, edit, entries, frontend, hooks, intercept, ledger, limits, listener, log,
+    network, origin, policy, route, secret_files, shown, source, traces, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -184,6 +184,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is valid but probably a mistake.
     pub warnings: Vec<String>,
+    /// Those of the warnings that are about entries that can never pay, or let nothing be paid.
+    pub unpayable: Vec<String>,
     /// What it was read from.
     pub(super) source: ConfigSource,
 }
@@ -265,7 +267,14 @@ impl Config {
             Ok(text) => text,
             Err(error) => return Ok(Err(error)),
         };
-        let config = Self::check(&text, Some(file))?;
+        let config = Self::check(&text, Some(file)).map_err(|mut error| {
+            // The lines of a text that is not written mean nothing if the file itself is valid.
+            if Self::load(Some(file)).is_ok() {
+                error.file = None;
+                error.issues.iter_mut().for_each(|issue| issue.line = None);
+            }
+            error
+        })?;
         Ok(Ok((text, config)))
     }
 
@@ -303,6 +312,16 @@ impl Config {
     fn check(text: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
         let variables = ReadVariables::valid(file)?;
         Self::parse(text, &variables.base.directory, &variables.environment).map_err(|mut error| {
+            let is_from_file = |issue: &ConfigIssue| {
+                let name = variable(&issue.key);
+                // A key that is missing in an entry that variables set has no variable.
+                let is_set = variables.environment.contains_key(&name)
+                    || entries::list_of(&name).is_some_and(|list| {
+                        variables.environment.keys().any(|set| entries::list_of(set) == Some(list))
+                    });
+                !is_set
+            };
+            let file = file.filter(|_| error.issues.iter().any(is_from_file));
             for issue in &mut error.issues {
                 let variable = variable(&issue.key);
                 let (merged, set) = (from_variable(&variable), from_variable(&variables.name(&variable)));
@@ -353,6 +372,8 @@ impl Config {
                     let is_from_file = !environment.contains_key(&variable(&issue.key));
                     issue.line = lines.of(&issue.key).filter(|_| is_from_file);
                 }
+                // Those without a line, such as missing tables, come last.
+                issues.sort_by_key(|issue| (issue.line.is_none(), issue.line));
                 Err(fail(issues))
             }
         }
@@ -397,8 +418,12 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong with it, and what to write instead.
-    pub fn run_budget(text: &str, assets: &[KnownAsset]) -> Result<(BudgetUnit, BudgetAmount), String> {
-        budget::of_run(text, assets)
+    pub fn run_budget(
+        text: &str,
+        assets: &[KnownAsset],
+        has_chain: bool,
+    ) -> Result<(BudgetUnit, BudgetAmount), String> {
+        budget::of_run(text, assets, has_chain)
     }
 
     /// Listens on `address` instead, under the same rules.
@@ -589,6 +614,15 @@ fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<
         warnings
             .push("without [chain], nothing is paid from a channel: µRaiden sellers are not paid".to_owned());
     }
+    let mut unpayable = Vec::new();
+    if is_paying && chain.is_none() {
+        unpayable = policy::unpayable("pay", &rules);
+        for (index, rules) in &own {
+            unpayable.extend(policy::unpayable(&format!("client[{index}].pay"), rules));
+        }
+        unpayable.extend(budget::unpayable(&budgets));
+    }
+    warnings.extend(unpayable.iter().cloned());
     // Each is absent or complete: an inner None has been reported.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
@@ -636,6 +670,7 @@ fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<
         traces,
         limits,
         warnings,
+        unpayable,
         source: source.clone(),
     })
 }

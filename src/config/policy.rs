@@ -266,6 +266,32 @@ pub(super) fn warnings(path: &str, rules: &[Rule], deposit: &Deposit) -> Vec<Str
     hidden.chain(costly).collect()
 }
 
+/// Why entries can never pay without a `[chain]`.
+pub(super) fn unpayable(path: &str, rules: &[Rule]) -> Vec<String> {
+    let why = |rule: &Rule| {
+        match &rule.allow {
+        Allow::Pay { max_price: PriceLimit::ChannelToken(most), .. } => {
+            let unit =
+                if most.to_string() == "1" { "1 base unit".to_owned() } else { format!("{most} base units") };
+            Some(format!(
+                "{most} means {unit} of the µRaiden token, and no [chain] is configured; write an amount with a unit, such as \
+                 \"$0.05\" or \"0.05 USDC\""
+            ))
+        }
+        Allow::Pay { preference, .. } if preference.requires_channels() => Some(
+            "its schemes pay from channels only, and no [chain] is configured; add one, or name other schemes"
+                .to_owned(),
+        ),
+        Allow::Pay { .. } | Allow::Deny => None,
+    }
+    };
+    let each = rules.iter().enumerate();
+    each.filter_map(|(index, rule)| {
+        Some(format!("{path}[{index}] ({}) can never pay: {}", rule.host, why(rule)?))
+    })
+    .collect()
+}
+
 fn rule(mut entry: Section<'_>, context: PayContext<'_>, issues: &Issues) -> Option<Rule> {
     let (host, port) = (host(&entry), port(&entry));
     let allow = allow(&mut entry, context, issues);
@@ -275,11 +301,8 @@ fn rule(mut entry: Section<'_>, context: PayContext<'_>, issues: &Issues) -> Opt
 /// Reads the host pattern of an entry.
 pub(super) fn host(entry: &Section<'_>) -> Option<HostPattern> {
     entry.require("host", "\"api.example.com\", or \"*.example.com\"", |value| {
-        let text = values::text(value)?;
-        text.parse::<HostPattern>().map_err(|error| {
-            let remedy =
-                within_url(text).unwrap_or_else(|| "write one such as \"api.example.com\"".to_owned());
-            InvalidValue::new(format!("{} is {error}", quoted(text)), remedy)
+        values::host_pattern(value, |text| {
+            within_url(text).unwrap_or_else(|| "write one such as \"api.example.com\"".to_owned())
         })
     })
 }
@@ -336,16 +359,11 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         }
         Ok(receivers)
     });
-    // An invalid list must not permit every address.
-    if entry.has("receivers") && receivers.is_none() {
-        return None;
-    }
     let schemes = entry
         .read("schemes", |value| values::list(value, SCHEMES.len(), |scheme| values::word(scheme, &SCHEMES)));
-    // An invalid list must not allow every scheme.
-    if entry.has("schemes") && schemes.is_none() {
-        return None;
-    }
+    // An invalid list must not permit every address or scheme.
+    let are_valid =
+        (receivers.is_some() || !entry.has("receivers")) && (schemes.is_some() || !entry.has("schemes"));
     let send_ahead = entry.read("send_ahead", values::boolean).unwrap_or(true);
     let allow_plain_http = entry.read("allow_plain_http", values::boolean).unwrap_or(false);
     let budgets = budget::named(entry, context.budgets);
@@ -355,6 +373,9 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         None => Arc::clone(context.hooks),
         written => Arc::new(hooks::hooks(written, &path, context.hooks, issues)),
     };
+    if !are_valid {
+        return None;
+    }
     let receivers = receivers.unwrap_or_default();
     let (price::PricesOfRule { max_price, ask_above, assets, networks }, budgets) = (prices?, budgets?);
     let preference = Arc::new(Preference { schemes: schemes.unwrap_or_default(), networks, assets });

@@ -51,25 +51,25 @@ pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<Prices
     let (assets, networks) =
         (names(entry, "assets", asset::symbol), names(entry, "networks", asset::network));
     // An invalid list must not allow every asset.
-    if (entry.has("assets") && assets.is_none()) || (entry.has("networks") && networks.is_none()) {
-        return None;
-    }
-    let is_named =
-        |names: &Option<Vec<String>>, name| names.as_ref().is_none_or(|names| names.contains(name));
-    let allowed: Vec<&KnownAsset> = known
-        .iter()
-        .filter(|asset| is_named(&assets, &asset.symbol) && is_named(&networks, &asset.network))
-        .collect();
+    let mut are_valid =
+        (assets.is_some() || !entry.has("assets")) && (networks.is_some() || !entry.has("networks"));
     for (key, names) in [("assets", &assets), ("networks", &networks)] {
         for name in names.iter().flatten() {
             let is_known = known.iter().any(|asset| [&asset.symbol, &asset.network].contains(&name));
             if !is_known {
                 entry.issue(key, format!("no token is known for {}", quoted(name)), remedy(name, known));
-                return None;
+                are_valid = false;
             }
         }
     }
-    let price = entry.require("max_price", "the highest price of one request", |value| {
+    let is_named =
+        |names: &Option<Vec<String>>, name: &String| names.as_ref().is_none_or(|names| names.contains(name));
+    // With an invalid list, it is not known what a price may name.
+    let is_allowed = |asset: &&KnownAsset| {
+        !are_valid || (is_named(&assets, &asset.symbol) && is_named(&networks, &asset.network))
+    };
+    let allowed: Vec<&KnownAsset> = known.iter().filter(is_allowed).collect();
+    let price = entry.require("max_price", "\"$0.05\"", |value| {
         let price = price(value, known, &allowed)?;
         if is_zero(&price) {
             return Err(InvalidValue::new(
@@ -78,7 +78,9 @@ pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<Prices
             ));
         }
         Ok(price)
-    })?;
+    });
+    let ask_above = entry.read("ask_above", |value| self::price(value, known, &allowed));
+    let price = price.filter(|_| are_valid)?;
     if matches!(price, PriceLimit::ChannelToken(_))
         && let Some(key) = ["assets", "networks"].into_iter().find(|key| entry.has(key))
     {
@@ -89,7 +91,6 @@ pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<Prices
         );
         return None;
     }
-    let ask_above = entry.read("ask_above", |value| self::price(value, known, &allowed));
     // An invalid one must not pay without asking.
     if entry.has("ask_above") && ask_above.is_none() {
         return None;
@@ -137,7 +138,8 @@ pub(super) fn price(
     }
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let (number, symbol, are_base_units) = match words[..] {
-        [_] | [] => return base_units(value),
+        [word] => return base_units(value).map_err(|error| spaced(word).unwrap_or(error)),
+        [] => return base_units(value),
         [number, "units", "of", symbol] => (number, symbol, true),
         [number, symbol] if symbol != "units" => (number, symbol, false),
         _ => return Err(invalid(&"not a valid price")),
@@ -150,7 +152,8 @@ pub(super) fn price(
                 "name it there, or remove these keys",
             )
         } else {
-            InvalidValue::new(format!("no token is known for {}", quoted(symbol)), remedy(symbol, known))
+            let remedy = in_dollars(number, symbol).unwrap_or_else(|| remedy(symbol, known));
+            InvalidValue::new(format!("no token is known for {}", quoted(symbol)), remedy)
         });
     }
     let most = |asset: &KnownAsset| {
@@ -168,6 +171,29 @@ fn base_units(value: &Value) -> Result<PriceLimit, InvalidValue> {
     let units =
         values::amount(value).map_err(|InvalidValue { problem, .. }| InvalidValue::new(problem, REMEDY))?;
     Ok(units.into())
+}
+
+/// The error of a number and a symbol without a space between them.
+fn spaced(word: &str) -> Option<InvalidValue> {
+    let (number, symbol) = word.split_at_checked(word.find(|letter: char| letter.is_ascii_alphabetic())?)?;
+    // Not the exponent of a number, such as 1e3.
+    let is_symbol = symbol.len() > 2 && symbol.bytes().all(|byte| byte.is_ascii_alphabetic());
+    decimal::parse(number, 18).ok().filter(|_| is_symbol)?;
+    let problem = format!("{} has no space before the symbol", quoted(word));
+    Some(InvalidValue::new(problem, format!("write {}", quoted(format!("{number} {symbol}")))))
+}
+
+/// How to write a sum of dollars or cents.
+fn in_dollars(number: &str, unit: &str) -> Option<String> {
+    let dollars = match unit.to_ascii_lowercase().as_str() {
+        "dollar" | "dollars" => number.parse::<Usd>().ok()?.to_string(),
+        "cent" | "cents" => {
+            let cents: u64 = number.parse().ok()?;
+            format!("{}.{:02}", cents / 100, cents % 100)
+        }
+        _ => return None,
+    };
+    Some(format!("write {}", quoted(format!("${}", dollars.trim_start_matches('$')))))
 }
 
 /// Suggests a symbol or a network that is known.

@@ -6,7 +6,7 @@ use ::config::{Map, Value, ValueKind};
 
 use super::issue::{ConfigIssue, nearest};
 use super::key::{Shape, Table};
-use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, is_blank, kind};
+use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, is_blank, kind, quoted};
 use super::renamed::{Renamed, old_names, rename};
 use super::values;
 use super::values::{show_duration, show_size};
@@ -52,7 +52,29 @@ pub(super) struct Section<'a> {
     issues: &'a Issues,
     /// True if the table is present, even if it is empty.
     pub is_written: bool,
+    /// True if it is something else than a table, which has been reported: then nothing more is to be said of it.
+    is_broken: bool,
 }
+
+/// What to write instead of another value where a table is expected.
+fn instead_of(value: &ValueKind, path: &str, table: &'static Table) -> String {
+    match value {
+        ValueKind::String(word) if table.has("action") => {
+            let key = path.rsplit('.').next().unwrap_or(path);
+            format!("write {key} = {{ action = {} }}", quoted(word))
+        }
+        ValueKind::Array(_) if !path.contains('[') => format!("write [{path}], with one bracket"),
+        _ => format!("write a table, such as [{path}] and its keys below it"),
+    }
+}
+
+/// What is meant by keys that are too far from the names of those that exist.
+const SYNONYMS: [(&str, &str, &str); 2] = [
+    ("budget", "per_month", "did you mean per_30_days or per_calendar_month?"),
+    ("budget", "per_week", "did you mean per_calendar_week?"),
+];
+/// How many known keys a message lists.
+const MOST_LISTED: usize = 30;
 
 impl<'a> Section<'a> {
     /// Takes the value found at `path`, and reports each key that `table` does not declare.
@@ -63,20 +85,21 @@ impl<'a> Section<'a> {
         issues: &'a Issues,
     ) -> Self {
         let path = path.into();
-        let is_written = value.is_some();
+        let (is_written, mut is_broken) = (value.is_some(), false);
         let values = match value.map(|value| value.kind) {
             None => Map::new(),
             Some(ValueKind::Table(values)) => values,
             Some(other) => {
+                is_broken = true;
                 issues.push(ConfigIssue::new(
                     &path,
                     format!("expected a table, found {}", kind(&other)),
-                    format!("write a table, such as [{path}] and its keys below it"),
+                    instead_of(&other, &path, table),
                 ));
                 Map::new()
             }
         };
-        let mut section = Self { path, values, table, issues, is_written };
+        let mut section = Self { path, values, table, issues, is_written, is_broken };
         section.rename();
         section.report_unknown();
         section
@@ -146,7 +169,13 @@ impl<'a> Section<'a> {
         parse: impl FnOnce(&Value) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         if !self.has(key) {
-            self.issue(key, "missing", format!("write {key} = {example}"));
+            let are_variables = !self.values.is_empty()
+                && self.values.values().all(|value| value.origin() == Some(FROM_ENVIRONMENT));
+            let remedy = match are_variables {
+                true => format!("set {} to {example}", variable(&self.path_of(key))),
+                false => format!("write {key} = {example}"),
+            };
+            self.issue(key, "missing", remedy);
         }
         self.read(key, parse)
     }
@@ -200,6 +229,9 @@ impl<'a> Section<'a> {
 
     /// Reports an issue with a key of this table.
     pub(super) fn issue(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+        if self.is_broken {
+            return;
+        }
         let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
         self.issues.push(ConfigIssue::new(path, problem, remedy));
     }
@@ -215,7 +247,9 @@ impl<'a> Section<'a> {
         for (key, value) in unknown {
             let path = self.path_of(key);
             let is_variable = value.origin() == Some(FROM_ENVIRONMENT);
+            let synonym = SYNONYMS.iter().find(|(table, word, _)| *table == self.table.name && word == key);
             let remedy = match self.meant(key, is_variable) {
+                _ if let Some((.., remedy)) = synonym => (*remedy).to_owned(),
                 Some((meant, formerly)) => {
                     let meant = if is_variable { variable(&meant) } else { meant };
                     let formerly = formerly.map(|old| format!(" (formerly {old})")).unwrap_or_default();
@@ -224,10 +258,14 @@ impl<'a> Section<'a> {
                 None if is_variable => format!("remove the variable {}", variable(&path)),
                 None => self.elsewhere(key).unwrap_or_else(|| {
                     let known: Vec<_> = self.table.names().collect();
-                    format!("remove it; the known keys here are {}", known.join(", "))
+                    match known.len() {
+                        0..=MOST_LISTED => format!("remove it; the known keys here are {}", known.join(", ")),
+                        _ => "remove it; `tollpass config show --all` lists the known keys".to_owned(),
+                    }
                 }),
             };
-            self.issue(key, "unknown key", remedy);
+            let from = if is_variable { from_variable(&variable(&path)) } else { String::new() };
+            self.issue(key, format!("unknown key{from}"), remedy);
         }
     }
 

@@ -14,6 +14,7 @@ use super::issue::{ConfigIssue, nearest};
 use super::lines::KeyLines;
 use super::upstream;
 use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
+use crate::private::is_secret;
 
 /// The prefix of the variables of a Service named tollpass.
 const SERVICE: &str = "TOLLPASS";
@@ -173,5 +174,21 @@ fn syntax(error: &::config::ConfigError, file: &str) -> ConfigIssue {
         |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     let said: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line)).collect();
-    ConfigIssue::new("", said.join(": "), "correct the line; the format is TOML")
+    let said = said.join(": ");
+    match duplicate(&said, file) {
+        Some(name) => ConfigIssue::new("", format!("{said} {name}"), "merge the two, or remove one"),
+        None => ConfigIssue::new("", said, "correct this line (TOML syntax)"),
+    }
+}
+
+/// The key or table that the parser calls a duplicate.
+fn duplicate<'a>(said: &str, file: &'a str) -> Option<&'a str> {
+    let (_, place) = said.strip_suffix(": duplicate key")?.split_once("at line ")?;
+    let (line, column) = place.split_once(", column ")?;
+    let line = file.lines().nth(line.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let column = column.parse::<usize>().ok()?.checked_sub(1)?;
+    let from = line.get(line.char_indices().nth(column)?.0..)?;
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
+    let name = from.get(..from.find(|letter| !is_name(letter)).unwrap_or(from.len()))?;
+    (!name.is_empty() && !is_secret(name)).then_some(name)
 }

@@ -17,6 +17,8 @@ use super::key::Shape;
 use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, kind, quoted};
 use crate::hosts::port_set::{PortSet, port_range};
 use crate::private::is_secret;
+use crate::protocol::address::NotAnAddress;
+use crate::protocol::policy::HostPattern;
 use crate::protocol::{Address, Amount, Wei};
 
 /// The URL of a node's JSON-RPC. It may contain credentials, so only [`RpcUrl::expose`] returns it in full.
@@ -246,10 +248,31 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, NotAListenAddress> {
 pub(super) fn address(value: &Value) -> Result<Address, InvalidValue> {
     let text = text(value)?;
     text.parse().map_err(|error| {
-        InvalidValue::new(
-            format!("{}: {error}", quoted(text)),
-            "write 0x and 40 hexadecimal digits in \"quotes\"",
-        )
+        let remedy = match error {
+            NotAnAddress::Shape => "write 0x and 40 hexadecimal digits in \"quotes\"",
+            NotAnAddress::Checksum => "copy the address again",
+        };
+        InvalidValue::new(format!("{}: {error}", quoted(text)), remedy)
+    })
+}
+
+/// A host, or a pattern for hosts. `otherwise` is what to write instead of an invalid one for which there is no better advice.
+pub(super) fn host_pattern(
+    value: &Value,
+    otherwise: impl FnOnce(&str) -> String,
+) -> Result<HostPattern, InvalidValue> {
+    let text = text(value)?;
+    text.parse::<HostPattern>().map_err(|error| {
+        let rest = text.trim_start_matches('*').trim_start_matches('.');
+        let is_name = rest.parse::<HostPattern>().is_ok_and(|host| matches!(host, HostPattern::Exactly(_)));
+        let remedy = if is_name {
+            format!("write {}", quoted(format!("*.{rest}")))
+        } else if rest.contains('*') {
+            "* can stand only at the beginning, as in \"*.example.com\"".to_owned()
+        } else {
+            otherwise(text)
+        };
+        InvalidValue::new(format!("{} is {error}", quoted(text)), remedy)
     })
 }
 

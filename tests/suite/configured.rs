@@ -453,17 +453,17 @@ fn reports_all_issues_at_once() {
         [
             "lisen",
             "listen",
-            "wallet",
-            "chain.rpc_url",
             "chain.channel_manager",
+            "chain.rpc_url",
             "chain.confirmations",
-            "hooks.invalid_contract_address.action",
             "pay[0].host",
             "pay[0].port",
             "pay[0].max_price",
+            "hooks.invalid_contract_address.action",
             "limits.max_attempts",
-            "limits.max_pending",
             "limits.connect_timeout",
+            "wallet",
+            "limits.max_pending",
         ]
     );
     let said = error.to_string();
@@ -863,9 +863,12 @@ fn each_error_in_a_route_is_reported() {
 #[test]
 fn unknown_variables_are_issues() {
     for (variable, expected) in [
-        ("TOLLPASS_CHAIN_RPC_URL", "unknown key -> did you mean TOLLPASS_CHAIN__RPC_URL?"),
-        ("TOLLPASS_LISTN", "unknown key -> did you mean TOLLPASS_LISTEN?"),
-        ("TOLLPASS_COLOUR", "unknown key -> remove the variable TOLLPASS_COLOUR"),
+        (
+            "TOLLPASS_CHAIN_RPC_URL",
+            "unknown key (from TOLLPASS_CHAIN_RPC_URL) -> did you mean TOLLPASS_CHAIN__RPC_URL?",
+        ),
+        ("TOLLPASS_LISTN", "unknown key (from TOLLPASS_LISTN) -> did you mean TOLLPASS_LISTEN?"),
+        ("TOLLPASS_COLOUR", "unknown key (from TOLLPASS_COLOUR) -> remove the variable TOLLPASS_COLOUR"),
         ("TOLLPASS_CHAIN", "chain: expected a table, found a string"),
         ("TOLLPASS_", "unknown key"),
         ("TOLLPASS_CHAIN__", "unknown key"),
@@ -891,6 +894,62 @@ fn issues_show_no_secret() {
     }
     let config = parse(PAYING, &[("TOLLPASS_CHAIN__RPC_URL", "http://me:hunter2@node/hunter2")]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn each_issue_is_in_the_order_of_lines_and_says_what_a_variable_has_set() {
+    let text = "listen = 1\n[limits]\nmax_attempts = 0\n[[pay]]\nreceivers = [\"0x12\"]\nschemes = [\"x-402\"]\n\
+                networks = [\"mars\"]\nmax_price = \"x\"\nask_above = \"y\"\nbudgets = [\"none\"]\nbrowsers = \"all\"\n";
+    let error = parse(text, &[]).unwrap_err();
+    let lines: Vec<_> = error.issues.iter().map(|issue| issue.line.unwrap()).collect();
+    // The entry has no host.
+    assert_eq!(lines, [3, 4, 5, 6, 7, 8, 9, 10, 11], "{error}");
+    let found = issues("", &[("TOLLPASS_PAY__0__HOST", "a")]);
+    assert_eq!(found, ["pay[0].max_price: missing -> set TOLLPASS_PAY__0__MAX_PRICE to \"$0.05\""]);
+    let found = issues("[[pay]]\nhost = \"a\"\n", &[]);
+    assert_eq!(found, ["pay[0].max_price: missing -> write max_price = \"$0.05\""]);
+}
+
+#[test]
+fn common_slips_get_the_right_form() {
+    let pay = |rest: &str| format!("[[pay]]\nhost = \"a\"\nmax_price = 1\n{rest}");
+    let host = |host: &str| format!("[[pay]]\nhost = \"{host}\"\nmax_price = 1\n");
+    let price = |price: &str| format!("[[pay]]\nhost = \"a\"\nmax_price = \"{price}\"\n");
+    let budget = |key: &str| format!("[[budget]]\nname = \"b\"\nwallet = true\ntotal = 1\n{key} = 1\n");
+    for (text, expected) in [
+        (host("*example.com"), "write \"*.example.com\""),
+        (host(".example.com"), "write \"*.example.com\""),
+        (host("api.*.com"), "* can stand only at the beginning"),
+        (price("0.05USDC"), "has no space before the symbol -> write \"0.05 USDC\""),
+        (price("5 cents"), "write \"$0.05\""),
+        (price("2 dollars"), "write \"$2\""),
+        (budget("per_month"), "did you mean per_30_days or per_calendar_month?"),
+        (budget("per_week"), "did you mean per_calendar_week?"),
+        (
+            pay("receivers = [\"0x00000000000000000000000000000000000000aA\"]"),
+            "the address has a wrong checksum (EIP-55): a digit is probably mistyped -> copy the address again",
+        ),
+        (
+            pay("hooks = { payment_requested = \"ask\" }"),
+            "pay[0].hooks.payment_requested: expected a table, found a string -> write payment_requested = { action = \"ask\" }",
+        ),
+        (
+            "[[wallet]]\nkey_file = \"k\"".into(),
+            "wallet: expected a table, found a list -> write [wallet], with one",
+        ),
+        (
+            "[limits]\ncolour = 1".into(),
+            "unknown key -> remove it; `tollpass config show --all` lists the known keys",
+        ),
+        (
+            "[log]\n[limits]\n[log]\n".into(),
+            "line 3, column 2: duplicate key log -> merge the two, or remove one",
+        ),
+        ("listen = 1\nlisten = 2\n".into(), "duplicate key listen -> merge the two, or remove one"),
+    ] {
+        let found = issues(&text, &[]);
+        assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:#?}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{run, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::payer::{Alice, PATIENCE, Program};
+use crate::support::raw::soon;
 use crate::support::wire::{Got, ask};
 
 struct Scene {
@@ -75,8 +76,9 @@ async fn each_hold_is_shown_with_its_reason_and_end_and_none_is_left_when_all_is
     let scene = Scene { fair, alice };
     scene.status(&[]).await.expect_failure(&["no proxy is running on"]);
     let program = scene.alice.serve(&[]).await;
-    let nothing = scene.status(&[]).await;
-    assert_eq!(nothing.out, format!("listening on {}, pays\nnothing is held\n", program.address));
+    // Until then, it says that the node has not been read yet.
+    let pays = format!("listening on {}, pays\nnothing is held\n", program.address);
+    soon("it can pay", async { while scene.status(&[]).await.out != pays {} }).await;
 
     assert_eq!(scene.buy(&program).await.status, StatusCode::OK);
     scene.one("ready", 3 * PRICE, None, "if a budget runs short").await;

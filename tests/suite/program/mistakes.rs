@@ -259,6 +259,31 @@ async fn a_node_that_is_down_is_told_at_once_and_by_the_status() {
 }
 
 #[tokio::test]
+async fn what_can_never_pay_without_a_chain_is_told() {
+    let entries = "[[pay]]\nhost = \"a\"\nmax_price = 1\n[[pay]]\nhost = \"b\"\nmax_price = \"$1\"\n\
+                   [[pay]]\nhost = \"c\"\nmax_price = \"$1\"\nschemes = [\"microraiden\"]\n\
+                   [[budget]]\nname = \"daily\"\nwallet = true\nper_day = 1000\n";
+    let (_directory, path) = paying(entries);
+    let told = [
+        "pay[0] (a) can never pay: 1 means 1 base unit of the µRaiden token, and no [chain] is configured",
+        "pay[2] (c) can never pay: its schemes pay from channels only",
+        "budget[0] (daily) refuses every payment",
+    ];
+    let checked = run(&["check", "--config", text(&path)]).await;
+    checked.expect_failure(&told);
+    for told in told {
+        assert!(checked.out.contains(&format!("FAIL   config    {told}")), "{checked:?}");
+    }
+    assert!(!checked.out.contains("pay[1]"), "{checked:?}");
+    let ran = run(&["run", "--budget", "1", "--config", text(&path), "true"]).await;
+    ran.expect_failure(&["--budget: \"1\" means base units", "no [chain]", "\"5 USDC\""]);
+    let log = log_of(serve(&path, &[]).await).await;
+    for told in told {
+        assert!(log.lines().any(|line| line.contains("WARN") && line.contains(told)), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_chain_there_are_no_channels_and_states_have_names() {
     let (_directory, path) = paying("[[pay]]\nhost = \"a\"\nmax_price = \"$1\"\n");
     let (serving, _) = serve_until(&path, "ready to pay").await;
@@ -289,6 +314,39 @@ async fn the_configuration_that_is_read_is_named_and_empty_variables_count_as_un
     assert!(log.contains(&unused), "{log}");
     let log = start(&["serve", "--config", "proxy.toml"]).await;
     assert!(log.contains("read the configuration proxy.toml") && !log.contains("is not read"), "{log}");
+}
+
+#[tokio::test]
+async fn names_of_the_wrong_form_get_the_right_one() {
+    let (directory, path) = place("");
+    let config = ["--config", text(&path)];
+    for (arguments, code, words) in [
+        (&["resume", "https://foo.example/"][..], 1, "is not a host name: write foo.example"),
+        (&["resume", "foo.example:443"], 1, "is not a host name: write foo.example"),
+        (&["resume", "foo.example"], 1, "the host foo.example is not paused"),
+        (&["inspect", "api.example.com"], 2, "write https://api.example.com"),
+        (&["inspect", "api.example.com/a?b"], 2, "write https://api.example.com/a?b"),
+        (&["inspect", "ftp://api.example.com"], 2, "not a valid http or https URL\n"),
+        (&["config", "set", "max_price", "5"], 1, "cannot set max_price: unknown key; move it to [[pay]]"),
+        (&["config", "set", "listen", "x"], 1, "cannot set listen: \"x\" is not a valid IP address"),
+    ] {
+        let ran = run(&[&config[..], arguments].concat()).await;
+        ran.expect_failure(&[words]);
+        assert!(ran.code == code && !ran.errors.contains("line "), "{arguments:?}: {ran:?}");
+    }
+    let again = run(&["init", "--dir", text(directory.path())]).await;
+    again.expect_failure(&["add a [[pay]] entry to", text(&path)]);
+    // What was wrong before has a line in the file.
+    std::fs::write(&path, "colour = 1\n").unwrap();
+    let ran = run(&[&config[..], &["config", "set", "listen", "8402"]].concat()).await;
+    ran.expect_failure(&["proxy.toml is invalid", "colour: unknown key"]);
+    // The file is not to blame for a variable.
+    std::fs::write(&path, "").unwrap();
+    let ran = run_with(&["check", "--config", text(&path)], &[("TOLLPASS_LISTN", "1")]).await;
+    ran.expect_failure(&[
+        "the configuration is invalid: 1 error",
+        "listn: unknown key (from TOLLPASS_LISTN)",
+    ]);
 }
 
 #[tokio::test]
