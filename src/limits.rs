@@ -146,9 +146,9 @@ limits! {
     dashboard_link: Duration = time(MINUTE, SECOND..=HOUR);
     /// For how long a page of the dashboard stays signed in, at most until the proxy stops.
     dashboard_session: Duration = time(12 * HOUR, MINUTE..=30 * DAY);
-    /// How many links may wait to be opened, and how many pages may be signed in; of more, the oldest is no longer valid.
+    /// How many links may wait to be opened, and how many pages may be signed in; beyond that, the oldest becomes invalid.
     dashboard_sessions: usize = count(16, 1..=1000);
-    /// How many pages of the dashboard may get news at once; further ones are told to come back later.
+    /// How many pages of the dashboard may receive live updates at once; further ones must retry later.
     dashboard_streams: usize = count(16, 1..=1000);
     /// The largest request of the dashboard, such as to approve a payment.
     dashboard_body: usize = bytes(16 * KIB, KIB..=MIB);
@@ -159,8 +159,8 @@ limits! {
     /// How many further payments of the same price may be signed before the next durable write to the journal. After a
     /// crash, this many count as promised until the seller proves what it holds.
     sign_ahead: u64 = count(256, 0..=1_000_000);
-    /// How many payments that have ended may wait for their row in the ledger, which is written within a second. Of more,
-    /// the ledger only has the sum.
+    /// How many payments that have ended may wait for their row in the ledger, which is written within a second. Beyond
+    /// that, the ledger records only their sum.
     ledger_queue: usize = count(16_384, 1..=1_000_000);
     /// How long a 402 that arrives during startup waits for the key and the chain.
     ready_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
@@ -192,8 +192,8 @@ limits! {
     /// The same for a payment that is sent ahead, see send_ahead: until then, the seller can redeem it even if it wants
     /// another price by now. Sellers refuse one that is valid for less than 6 seconds.
     ahead_validity: Duration = time(30 * SECOND, 10 * SECOND..=DAY);
-    /// After two in a row that were sent ahead in vain for the same method and URL, how long requests for it ask for the
-    /// price again first.
+    /// After two payments in a row were sent ahead in vain for the same method and URL, how long to ask for the price
+    /// first.
     ahead_pause: Duration = time(10 * MINUTE, SECOND..=DAY);
     /// How long the same purchase is not paid for again after the seller took such a payment and did not deliver, or after
     /// one whose outcome is unclear has expired, unless the network's node shows that it was not used. The same purchase:

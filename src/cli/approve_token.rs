@@ -26,11 +26,7 @@ budgets: it moves only what tollpass signs, one payment at a time.
 
 The network needs a node: a [[network]] entry, or [chain] if it is the same network. While
 `serve` runs, it sends the transaction; otherwise the command opens the wallet itself.
-The exit code is 1 if that failed, or may have failed, and 0 if you decline.
-
-  tollpass approve-token USDC --network eip155:8453 \"5 USDC\"
-  tollpass approve-token 0x... --network eip155:8453 5000000
-  tollpass approve-token USDC --network eip155:8453 --show";
+The exit code is 1 if that failed, or may have failed, and 3 if you decline.";
 
 /// Let Permit2 move a stated amount of a token, or show how much it may move
 #[derive(Clone, Debug, Args)]
@@ -44,7 +40,7 @@ pub struct ApproveTokenArgs {
     /// The network, as a CAIP-2 ID such as eip155:8453
     #[arg(long, value_name = "ID")]
     pub network: String,
-    /// Let Permit2 move any amount, for ever
+    /// Let Permit2 move any amount, indefinitely
     #[arg(long, conflicts_with = "show")]
     pub unlimited: bool,
     /// Show what Permit2 may move

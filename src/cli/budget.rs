@@ -16,7 +16,7 @@ const AFTER_HELP: &str = "\
 SPENT is what was signed within the period; after a crash, also what may have been
 signed. HELD is what channels may sign without another record on disk: `serve` keeps a
 little of each budget ready there, and takes it back when the budget runs short. LEFT is
-the rest. FREE IN is the time until all that was spent has left the period.
+the rest. FREE IN is the time until everything spent so far no longer counts.
 
 The figures come from the running proxy or, without one, from the journal. Time goes on
 while the proxy does not run. Setting the clock back frees nothing: if the journal has

@@ -39,7 +39,7 @@ keeps its comments and its order. It is written only if it is valid with the new
 running proxy reads it on `tollpass reload` or, for the keys that this does not change,
 when it is started again.";
 
-/// Describe, show and change the configuration
+/// Show, change and document the configuration
 #[derive(Clone, Debug, Args)]
 pub struct ConfigCommand {
     /// The configuration.

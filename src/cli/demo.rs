@@ -43,6 +43,7 @@ prints what to type, and this line for scripts:
 To rehearse with your own key and configuration, let the demo give it play money, and run
 your own proxy beside it:
 
+  export TOLLPASS_CONFIG=~/rehearsal/proxy.toml    # in each terminal
   tollpass init --pay localhost --pay 127.0.0.1
   tollpass demo --fund ADDRESS";
 

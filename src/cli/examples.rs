@@ -152,7 +152,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "config set",
         &[
             ("tollpass config set listen 8403", "127.0.0.1:8403"),
-            ("tollpass config set pay[0].max_price \"0.02 USDC\"", "in the first [[pay]] entry"),
+            ("tollpass config set 'pay[0].max_price' \"0.02 USDC\"", "in the first [[pay]] entry"),
         ],
     ),
     (

@@ -13,7 +13,7 @@ use crate::app::{InspectedSignIn, Inspection, Preview};
 const AFTER_HELP: &str = "\
 Sends one request without a payment, under the same restrictions on addresses as the
 proxy, and applies the [[pay]] entries to each offer in the response, and the limits of
-each [[budget]], whatever is spent of it. It reads no key and contacts no node, so it
+each [[budget]], ignoring what is already spent. It reads no key and contacts no node, so it
 reports what depends on these as a condition. If a 402 has several offers, the proxy
 pays the first that it can pay.";
 

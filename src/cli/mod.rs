@@ -74,7 +74,7 @@ Exit codes:
   0  Done
   1  Failed; the last line on standard error says why
   2  The command line is wrong
-  3  Nothing was done, because the question was declined or could not be asked
+  3  Nothing was done, because you declined, or there was no terminal to ask on
   `tollpass run` has those of its command, and 125, 126 and 127: see its help
 
 Logging never delays payments: lines that cannot be written are dropped, and a later
@@ -152,7 +152,7 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Print a file that runs tollpass with Docker Compose, Kubernetes or systemd
     Example(example::ExampleArgs),
-    /// Describe, show and change the configuration
+    /// Show, change and document the configuration
     Config(config::ConfigCommand),
     /// Print a script that completes commands and options in a shell
     Completions(completions::CompletionsArgs),

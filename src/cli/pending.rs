@@ -12,9 +12,9 @@ use crate::payments::PendingApproval;
 
 /// What `tollpass pending --help` shows below the options.
 const AFTER_HELP: &str = "\
-A request waits here if its [[pay]] entry asks before it pays (payment_requested =
-\"ask\" without a webhook). `tollpass approve ID` pays it, `tollpass deny ID`
-does not. A request that is not decided within limits.approval_timeout gets the
+A request waits here if its [[pay]] entry asks before it pays (ask_above, or
+payment_requested = { action = \"ask\" }, without a webhook). `tollpass approve ID` pays
+it, `tollpass deny ID` does not. A request that is not decided within limits.approval_timeout gets the
 seller's 402, and asks again when it is sent again.";
 
 /// List the payments that wait for approval

@@ -36,7 +36,7 @@ pub struct ReportArgs {
 /// Prints the report.
 pub async fn run(args: ReportArgs) -> anyhow::Result<()> {
     let Some(number) = run_number() else {
-        bail!("this command shows the report of the `tollpass run` that it is started in, and it is in none");
+        bail!("not inside a `tollpass run`; start the program with `tollpass run -- COMMAND`");
     };
     let number = number.with_context(|| format!("{RUN} is not the number of a run"))?;
     let socket = args.place.socket()?;

@@ -22,7 +22,7 @@ after-crash (what may have been signed before a crash) or ready (what a channel 
 without another record on disk; only with budgets). Each ends by itself as ENDS says.
 What is in doubt or after a crash counts as spent in its budgets, and leaves their
 periods like any payment; of an x402 payment, the chain can show that it was never
-taken, if a [[network]] has its node. AGE of what an earlier run left counts from the start.";
+taken, if a [[network]] has its node. For what an earlier run left, AGE counts from this start.";
 
 /// Show whether the proxy pays, and each hold with its reason, age and end
 #[derive(Clone, Debug, Args)]

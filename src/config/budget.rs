@@ -63,7 +63,8 @@ pub(super) static BUDGET: Table = Table::new(
         "total": price::SUM,
         /// The most payments ever. Each payment is then recorded on disk before it is sent, which takes longer.
         "payments": Shape::Integer(0, MOST_PAYMENTS),
-        /// A plain http URL that is told once per period when 80 % and 100 % of a limit on an amount are spent, as the log is.
+        /// A plain http URL that is notified once per period when 80 % and 100 % of a limit on an amount are spent, as the
+        /// log is.
         "webhook": hooks::WEBHOOK,
         /// How long this webhook may take to respond.
         "webhook_timeout": Shape::Quantity(hooks::WEBHOOK_TIMEOUT),

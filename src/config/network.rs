@@ -23,7 +23,7 @@ pub(super) static NETWORK_NODE: Table = Table::new(
     "network",
     "The node of a network on which payments are authorizations of a token. The chain shows whether one was used.",
     keys! {
-        /// The network, as a CAIP-2 ID such as "eip155:8453". Each is named once.
+        /// The network, as a CAIP-2 ID such as "eip155:8453". Each network can appear only once.
         "id": NETWORK; required(),
         /// The JSON-RPC URL of a node of that network, http or https.
         "rpc_url": RPC_URL; required(),

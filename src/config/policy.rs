@@ -63,7 +63,7 @@ pub(super) static PAY: Table = Table::new(
         /// The only networks on which they may be paid, by their CAIP-2 IDs; any if omitted.
         "networks": Shape::List(&asset::NETWORK, 1, price::MAX_NAMES),
         /// The only payment schemes: "microraiden", "x402"; any if omitted. If a seller offers several ways to pay, the order
-        /// in this list decides, then that in networks, then that in assets, and then the lower value in dollars.
+        /// in this list decides, then the order in networks, then in assets, and then the lower value in dollars.
         "schemes": Shape::List(&SCHEME, 1, SCHEMES.len()),
         /// The only addresses that may be paid; any address if omitted.
         "receivers": Shape::List(&ADDRESS, 1, MAX_RECEIVERS),

@@ -23,7 +23,7 @@ pub(super) static TRACES: Table = Table::new(
         /// Send a span for each request and each payment to this collector, by OTLP over HTTP. tollpass must be built with
         /// `--features otlp`.
         "endpoint": Shape::Text("^https?://[^/?#@]+"),
-        /// Trace one in this many requests. Those that come with a `traceparent` do as that says.
+        /// Trace one in this many requests. Requests with a `traceparent` follow its sampling flag.
         "one_in": Shape::Quantity(ONE_IN),
         /// How many spans may wait for the collector. Further ones are dropped.
         "queue": Shape::Quantity(QUEUE),

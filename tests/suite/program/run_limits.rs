@@ -82,7 +82,7 @@ async fn a_program_shows_and_ends_its_own_report() {
     other.end().await;
     // Outside of a run, there is none.
     let config = scene.alice.config_path();
-    run(&["report", "--config", text(&config)]).await.expect_failure(&["it is in none"]);
+    run(&["report", "--config", text(&config)]).await.expect_failure(&["not inside a `tollpass run`"]);
     serving.terminate();
     serving.ended().await;
 }
