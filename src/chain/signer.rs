@@ -48,7 +48,7 @@ pub struct NotAKey;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSigned {
     /// The user wants nothing to be signed.
-    #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
+    #[error("tollpass is frozen and signs nothing; run `tollpass thaw`")]
     Frozen,
     /// Signing failed, which does not happen with a valid key and digest.
     #[error("signing failed: {0}")]

@@ -45,8 +45,8 @@ impl Quotes {
         lock(&self.prices).forget(request);
     }
 
-    /// An authorization was sent ahead in vain for `request`: forgets its price, and asks for it first for a while if that
-    /// was not the first one in a row.
+    /// An authorization was sent ahead in vain for `request`: forgets its price, and, from the second in a row, asks for
+    /// the price first for a while.
     pub fn fail(&self, request: &RequestId) {
         lock(&self.prices).fail(request, unix_time());
     }

@@ -106,7 +106,7 @@ impl Channel {
         Self { doubt: Some(channel.deposit), must_query: true, ..channel }
     }
 
-    /// Applies the contract's state; `None` means that there is no such channel.
+    /// Updates the channel from the contract's state; `None` means that there is no such channel.
     pub fn observe(&mut self, on_chain: Option<OnChain>) {
         let Some(on_chain) = on_chain else {
             self.phase = Phase::Gone;

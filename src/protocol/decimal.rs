@@ -9,7 +9,7 @@ pub enum NotDecimal {
     #[error("not a decimal number")]
     Shape,
     /// A fraction smaller than one unit.
-    #[error("more than {0} decimals")]
+    #[error("a number with more than {0} decimals")]
     TooFine(u32),
     /// More than 256 bits.
     #[error("too large")]

@@ -320,7 +320,7 @@ pub enum Refusal {
         price: Amount,
     },
     /// The limit on presented payments is reached.
-    #[error("gave up after {rounds} payments presented (limits.max_attempts)")]
+    #[error("gave up after presenting {rounds} payments (limits.max_attempts)")]
     Rounds {
         /// The limit.
         rounds: u32,
@@ -499,7 +499,7 @@ pub enum Refusal {
     )]
     UnknownRun(Box<str>),
     /// The user wants nothing to be signed.
-    #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
+    #[error("tollpass is frozen and signs nothing; run `tollpass thaw`")]
     Frozen,
     /// The external signer refused.
     #[error("the signer refused to sign: {0}")]

@@ -34,7 +34,7 @@ impl ClientWarnings {
     }
 }
 
-/// Logs a warning about a client if it is due, else for debugging only.
+/// Logs a warning about a client at WARN if due, otherwise at DEBUG.
 macro_rules! warn_of_client {
     ($warnings:expr, $client:expr, $subject:expr, $($message:tt)+) => {
         if $warnings.is_due($client, $subject) {

@@ -1,4 +1,4 @@
-//! Which tunnels are read, and with which certificates.
+//! Which tunnels are intercepted, and the certificates for them.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use crate::protocol::ReasonCode;
 use crate::proxy::Body;
 
 /// How a request was handled: as in the access log, except that tunnels are `connect`, whether or not they are intercepted, and
-/// that requests without a response are told by their class.
+/// that requests without a response are identified by their class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 enum RequestKind {

@@ -197,7 +197,7 @@ impl Collector {
         let had_failed = self.has_failed.swap(problem.is_some(), Ordering::Relaxed);
         match problem {
             Some(problem) if !had_failed => {
-                tracing::warn!(problem, "the collector in traces.endpoint takes no traces; they are dropped");
+                tracing::warn!(problem, "the collector in traces.endpoint rejects traces; dropping them");
             }
             None if had_failed => tracing::info!("the collector in traces.endpoint takes traces again"),
             _ => {}

@@ -510,7 +510,7 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
     assert_eq!(run(&["freeze", "--config", text(&config)]).await.code, 0);
     let ran = run(&["inspect", &paid, "--config", text(&config)]).await;
     assert!(
-        ran.code == 0 && ran.out.contains("would not pay: tollpass signs nothing: it was frozen"),
+        ran.code == 0 && ran.out.contains("would not pay: tollpass is frozen and signs nothing"),
         "{ran:?}"
     );
     // The same restrictions on addresses as for requests through the proxy.

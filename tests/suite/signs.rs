@@ -126,7 +126,7 @@ async fn the_program_gets_none_of_our_secrets() {
     assert!(variables.contains(&"OTHER") && variables.contains(&"PATH"), "{variables:?}");
     assert!(!variables.iter().any(|name| name.starts_with("TOLLPASS_")), "{variables:?}");
     // What it writes to standard error is in the log, and no signature is.
-    assert!(log.contains("the signer says: a word of the notary"), "{log}");
+    assert!(log.contains("output of the signer: a word of the notary"), "{log}");
     assert!(!log.contains("\"result\""), "{log}");
 }
 

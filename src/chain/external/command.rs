@@ -74,9 +74,9 @@ impl CommandSigner {
         let errors = readable(&String::from_utf8_lossy(&errors.bytes));
         match (&failed, errors.as_str()) {
             (_, "") => {}
-            (None, said) => tracing::debug!(signer = self.program, "the signer says: {said}"),
+            (None, said) => tracing::debug!(signer = self.program, "output of the signer: {said}"),
             // Not part of the reason, which clients see.
-            (Some(_), said) => tracing::warn!(signer = self.program, "the signer says: {said}"),
+            (Some(_), said) => tracing::warn!(signer = self.program, "output of the signer: {said}"),
         }
         if let Some(why) = failed {
             return Err(Unanswered::Unclear(why));

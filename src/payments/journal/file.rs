@@ -13,7 +13,7 @@ use crate::payments::request_hasher::RequestHasher;
 /// The name of the file in the state directory.
 pub const FILE: &str = "tollpass.db";
 
-/// How long a write waits for another program that locks the file. A waiting client waits as long.
+/// How long a write waits for another program that locks the file. Clients that wait for this write wait equally long.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The journal of a state directory.

@@ -403,7 +403,7 @@ fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Amount>> {
     }
 }
 
-/// A payment that another version has stored.
+/// A payment stored in another version's format.
 #[derive(Debug, thiserror::Error)]
 #[error("not a payment that can be presented again")]
 struct NotStored;

@@ -18,7 +18,7 @@ use crate::protocol::{Amount, ChannelId};
 pub(in crate::payments) const GATHER: Duration = Duration::from_millis(500);
 /// The same while someone watches the rows.
 const GATHER_WATCHED: Duration = Duration::from_millis(100);
-/// The most rows in one transaction, which a write that a payment waits for may have to wait for.
+/// The most rows in one transaction, bounded because a payment may be waiting behind it.
 const MAX_BATCH: usize = 256;
 /// How many bits of a payment's number count the payments of one process; the others are the time of its start.
 const COUNTER_BITS: u32 = 20;
@@ -38,7 +38,7 @@ pub(in crate::payments) struct LedgerQueue {
     watches: Arc<()>,
 }
 
-/// Rows are written sooner while this exists.
+/// Guard: rows are written sooner while it is held.
 #[derive(Debug)]
 pub struct LedgerWatch(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 

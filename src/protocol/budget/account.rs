@@ -54,7 +54,7 @@ pub struct BudgetNotice {
     pub webhook: Option<Webhook>,
 }
 
-/// From how many percent on the user is told, the highest first.
+/// Notice thresholds in percent, highest first.
 const THRESHOLDS: [u64; 2] = [100, 80];
 
 /// The highest threshold that a sum has passed.
@@ -191,7 +191,7 @@ impl BudgetAccount {
             match &before {
                 Some(before) if before.limits.within(window) == limit => {}
                 Some(_) => *told = (0, 0),
-                // An earlier process has told of what it spent, with its last payment at the latest.
+                // An earlier process has already reported what it spent.
                 None => {
                     *told = limit
                         .and_then(|limit| Some((passed(sum, limit)?, sum.newest()?)))

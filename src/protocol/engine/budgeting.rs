@@ -443,7 +443,7 @@ impl Slot {
         });
         let covered = &mut self.covered[place];
         if covered.each != each {
-            // The value of the token was changed: what was counted stays, and is counted anew if it is signed again.
+            // The value of the token was changed: what was counted stays, and is counted again if it is re-signed.
             (covered.each, covered.coverage) = (each, Coverage::default());
         }
         &mut covered.coverage

@@ -319,7 +319,7 @@ impl Engine {
         }
     }
 
-    /// Applies the contract's state of a channel, and records it if it changed.
+    /// Updates a channel from the contract's state, and records it if it changed.
     fn take_over(&mut self, id: ChannelId, on_chain: Option<OnChain>) {
         let before = self.channel(&id).copied();
         let after = match (before, on_chain) {

@@ -32,7 +32,7 @@ pub enum OpRefused {
     #[error("not ready: the key is not unlocked or the chain not synced yet")]
     NotReady,
     /// The user wants nothing to be signed.
-    #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
+    #[error("tollpass is frozen and signs nothing; run `tollpass thaw`")]
     Frozen,
     /// There is no chain that could hold a channel.
     #[error("no [chain] is configured, so there are no channels")]

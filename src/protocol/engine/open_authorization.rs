@@ -16,7 +16,7 @@ use crate::protocol::schemes::{Draft, UseQuery};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Amount, Money, Refusal};
 
-/// Of how many authorizations that no chain is asked about any more someone is told at once.
+/// How many abandoned chain checks are reported at once.
 const MOST_GIVEN_UP: usize = 100;
 
 /// All authorizations that expire, from the moment that they are recorded.
@@ -27,7 +27,7 @@ pub(super) struct OpenAuthorizations {
     by_key: BTreeMap<PurchaseKey, Vec<[u8; 32]>>,
     /// Those that were served.
     served: ServedAuthorizations,
-    /// Those that no chain is asked about any more, although it has not answered, until someone is told.
+    /// Those that no chain is asked about any more, although it has not answered, until they are reported.
     given_up: Vec<UnclearAuthorization>,
     /// The chains that can be asked.
     chains: BTreeSet<u64>,

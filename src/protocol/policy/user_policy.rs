@@ -72,7 +72,7 @@ impl Policy {
         limit.origin.client.as_ref().and_then(|proven| self.clients.still(proven))
     }
 
-    /// The rule that applies by now to a request whose limit an earlier policy has set.
+    /// The current rule for a request whose limit an earlier policy set.
     pub fn rule_by_now(&self, limit: &SpendLimit) -> Option<&Rule> {
         match self.client_by_now(limit).and_then(|client| client.rules.as_deref()) {
             Some(rules) => Rule::first(rules, &limit.host, limit.origin.port),

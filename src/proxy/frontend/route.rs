@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// Whatever is put together from what matters, nothing leads out of the origin and base of its prefix.
+    /// No combination of significant bytes leaves the origin and base of its prefix.
     #[test]
     fn no_path_leads_out_of_its_prefix() {
         let pieces =

@@ -12,10 +12,10 @@ use crate::proxy::Body;
 use crate::proxy::handling::RequestName;
 use crate::proxy::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
 
-/// Headers of MCP over HTTP, of which every call of a tool has one.
+/// Headers of MCP over HTTP; at least one is on every tool call.
 const MCP_HEADERS: [&str; 2] = ["mcp-protocol-version", "mcp-session-id"];
 
-/// How much of a response is searched, in bytes. Sellers ask first thing.
+/// How much of a response is searched, in bytes. Offers come at the start.
 const MOST_SEARCHED: usize = 64 * 1024;
 
 /// Logs if the seller asks for a payment within this response.

@@ -58,8 +58,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How much is shown of a content coding, in characters.
 const LONGEST_CODING: usize = 40;
 
-/// How often to send a payment that provably was not sent, because its pooled connection was stale, that the seller states it
-/// has not processed, or that costs nothing more.
+/// How often to send a payment that was provably not sent (stale pooled connection), that the seller says it has not
+/// processed, or that costs nothing more.
 const MAX_SENDS: u32 = 2;
 
 /// A request that may be paid.
@@ -192,7 +192,7 @@ enum SendResult {
     Unclear(Box<UnclearPayment>),
 }
 
-/// A payment of which it is not clear what happened to it.
+/// A payment whose outcome is unclear.
 struct UnclearPayment {
     lease: Box<Lease>,
     /// The response to the client if that stays unclear.
@@ -278,7 +278,7 @@ where
     }
 
     /// Reads a 402, after the hook `http_response`, and buffers its body within the limits. `Err` is the response to
-    /// pass on. Box the future: there is no 402 in steady state, and exchanges are moved around.
+    /// pass on. Box the future: 402s are rare, and the exchange is moved often.
     pub(super) async fn read_402(
         &mut self,
         answer: Response<Body>,
@@ -495,13 +495,13 @@ where
     /// The response to an earlier request whose client has left, if it was paid for.
     ///
     /// # Errors
-    /// It was, and the response may be for another client: the headers of this request differ.
+    /// It was paid, but the headers of this request differ: the response may be for another client.
     async fn paid_before(&self, bought: OrphanKey) -> Result<Option<Box<Response<Body>>>, Refusal> {
         let Some(orphan) = ClaimedOrphan::of(&self.shared.orphans, bought) else { return Ok(None) };
         let Ok(found) = timeout_at(self.deadline, orphan.answer()).await else { return Ok(None) };
         let answer = found.map_err(|retry_after| Refusal::PaidNotDelivered { retry_after })?;
         if answer.is_some() {
-            tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
+            tracing::info!(request = %self.request, "returned the response that an earlier request paid for");
         }
         Ok(answer.map(Box::new))
     }
@@ -1167,7 +1167,7 @@ impl fmt::Display for ShownPrice<'_> {
     }
 }
 
-/// Why a request is not paid whose client takes too long to send all of it.
+/// The refusal if the client takes too long to send its request.
 fn body_too_late() -> Refusal {
     Refusal::NotReplayable("its body did not arrive within limits.pay_timeout".to_owned())
 }
@@ -1180,7 +1180,7 @@ fn unsent_response(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Bod
     }
 }
 
-/// Whether a 402 that cannot be used was stopped here, rather than being of no use by itself.
+/// Whether a 402 that cannot be used was stopped here, rather than being unusable in itself.
 fn is_ours_to_stop(answer: &Response<Body>) -> bool {
     let useless = [ReasonCode::UnknownScheme, ReasonCode::OfferMalformed, ReasonCode::UnsupportedOffers];
     match answer.extensions().get::<Handling>() {

@@ -15,7 +15,7 @@ use crate::proxy::extensions::{Arrival, BehindRouteToken, RequestClient};
 pub(super) enum Spender {
     /// It may spend.
     Admitted,
-    /// It may spend if its end of the connection belongs to the user with this ID.
+    /// It may spend if the user with this ID opened the connection.
     Unproven { own: u32, connection: Option<Arc<ClientConnection>> },
 }
 

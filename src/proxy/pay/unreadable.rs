@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::mutex::lock;
 
-/// The most entries; the oldest is dropped first. Each new one costs a payment.
+/// The most entries; the oldest is dropped first. Each entry costs a payment, so it cannot be flooded cheaply.
 const MAX_ENTRIES: usize = 4096;
 
 /// Keyed hashes of methods and URLs, in memory only.

@@ -140,7 +140,7 @@ impl Egress {
         self.connect_for(host, port, reach, &HeaderMap::new(), Version::HTTP_11).await
     }
 
-    /// As [`Self::connect`], for a received request: its `Via` goes to the outbound proxy, which can so detect loops.
+    /// As [`Self::connect`], for a received request: its `Via` goes to the outbound proxy, so that loops can be detected.
     ///
     /// # Errors
     /// [`DialError`].
@@ -182,7 +182,7 @@ impl Egress {
             .map_err(|reason| DialError::Outbound { proxy: proxy.to_string(), reason: Box::new(reason) })
     }
 
-    /// Connects without a proxy. Without a reach, the configuration chose the host, and no address is checked.
+    /// Connects without a proxy. `None` as reach: the host is from the configuration, so its address is not checked.
     async fn connect_directly(
         &self,
         host: &str,
@@ -229,7 +229,7 @@ impl Egress {
             }
         };
         let stream = joined.map_err(|error| failed(host, port, &error))?;
-        // A port of tollpass would otherwise take what the client sends through it for this user's.
+        // A port of tollpass would otherwise treat the client's traffic as this user's own.
         #[cfg(target_os = "linux")]
         own_sockets::remember(&stream).map_err(|error| failed(host, port, &error))?;
         // Only a hint to the kernel: a connection without it still works.

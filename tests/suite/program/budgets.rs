@@ -156,7 +156,7 @@ async fn a_frozen_proxy_signs_nothing_until_it_is_thawed_also_after_a_restart() 
     let got = scene.get(&program).await;
     assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
     let told = got.headers["proxy-status"].to_str().unwrap();
-    assert!(told.contains("frozen with `tollpass freeze`; `tollpass thaw` ends that"), "{told}");
+    assert!(told.contains("tollpass is frozen and signs nothing; run `tollpass thaw`"), "{told}");
     // Neither is a channel closed.
     let close = scene.run(&["channels", "close", "--all", "--yes"]).await;
     assert_ne!(close.code, 0, "{close:?}");

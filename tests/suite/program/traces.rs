@@ -139,7 +139,7 @@ async fn a_collector_that_takes_nothing_is_logged_once_and_delays_nothing() {
     let request = Request::get("http://127.0.0.1:1/").body(empty()).unwrap();
     assert_eq!(ask(proxy.address, request).await.status, StatusCode::BAD_GATEWAY);
     let log = proxy.stop().await;
-    let lines = log.lines().filter(|line| line.contains("takes no traces")).count();
+    let lines = log.lines().filter(|line| line.contains("rejects traces")).count();
     assert_eq!(lines, 1, "{log}");
 }
 

@@ -232,7 +232,7 @@ impl SignInInfo {
             && uri.as_ref().and_then(origin) == Some((scheme, host, port, usual))
     }
 
-    /// Whether each line of the message is what it says: a text with a line break could add lines of its own, and a
+    /// Whether no field can inject lines into the message: a text with a line break could add lines of its own, and a
     /// statement could read like one of them.
     fn is_well_formed(&self) -> bool {
         let is_line =

@@ -1,9 +1,9 @@
-//! What a request to the dashboard says of the page that sends it.
+//! What a dashboard request reveals about the page that sent it.
 
 use http::header;
 use http::{HeaderMap, HeaderName, StatusCode};
 
-/// The header in which browsers say how the site of a page is related to that of its request.
+/// The header in which browsers say how the page's site relates to the request's.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The scheme of the token.
 const BEARER: &str = "Bearer ";
@@ -119,7 +119,7 @@ mod tests {
             (&[("origin", "HTTP://127.0.0.1:8402"), JSON], Ok(()), Ok(())),
             (&[("origin", OWN)], Ok(()), Err(NotJson)),
             (&[("origin", OWN), ("content-type", "text/plain")], Ok(()), Err(NotJson)),
-            // Another port of the same machine, and what browsers send in its stead.
+            // Another port of the same machine, and the values browsers send instead.
             (&[("origin", "http://127.0.0.1:3000"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
             (&[("origin", "http://localhost:8402"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
             (&[("origin", "https://127.0.0.1:8402"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
@@ -127,7 +127,7 @@ mod tests {
             (&[("origin", OWN), ("origin", "null"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
             (&[("sec-fetch-site", "same-site"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
             (&[("sec-fetch-site", "cross-site"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
-            // No one types the address of a call.
+            // A call is never typed into the address bar.
             (&[("sec-fetch-site", "none"), JSON], Err(OtherOrigin), Err(OtherOrigin)),
         ] {
             assert_eq!(checked(headers, false), reads, "{headers:?}");

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use crate::proxy::Body;
 use crate::proxy::frontend::page;
 
-/// Nothing runs or loads but these files, no other site can frame the page or keep a handle on its window, and text never
+/// Only these files run or load, no other site can frame the page or keep a handle on its window, and text never
 /// becomes markup or code.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
