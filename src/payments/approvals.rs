@@ -230,9 +230,6 @@ impl OperatorApprovals {
         let wanted = &request.wanted;
         let AssetId::Token(token) = &wanted.asset else { return Err(ApprovalError::UnknownAsset) };
         let standing = lock(&self.standing);
-        if standing.current().len() >= self.standing_limit {
-            return Err(ApprovalError::TooMany { limit: self.standing_limit });
-        }
         let since = standing.now();
         let approval = StandingApproval {
             id: 0,
@@ -244,6 +241,10 @@ impl OperatorApprovals {
             since,
             until: since.saturating_add(lasts.as_secs()),
         };
+        let kept = standing.current().iter().filter(|other| !approval.replaces(other)).count();
+        if kept >= self.standing_limit {
+            return Err(ApprovalError::TooMany { limit: self.standing_limit });
+        }
         Ok((self.listed(id, request, Instant::now()), approval))
     }
 
@@ -347,4 +348,40 @@ fn printable(text: &str) -> String {
         .take(LONGEST_URL)
         .map(|character| if character.is_ascii_graphic() { character } else { '?' })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::SchemeName;
+
+    #[tokio::test]
+    async fn at_the_limit_a_standing_approval_can_still_be_replaced() {
+        let limits = Limits { standing_approvals: 1, ..Limits::default() };
+        let approvals = OperatorApprovals::new(&limits, [].into(), Vec::new());
+        let wanted = |host: &str, price: u64| {
+            let asset = AssetId::token("eip155:1", "0x01");
+            WantedPayment {
+                method: "GET".to_owned(),
+                url: format!("http://{host}/"),
+                host: host.to_owned(),
+                client: None,
+                terms: Terms {
+                    price: Money { amount: price.into(), asset: asset.clone() },
+                    payee: Address([1; 20]),
+                    scheme: SchemeName::MicroRaiden,
+                },
+                asset,
+            }
+        };
+        let draft = |host, price, lasts| {
+            let (waiting, _decided) = approvals.add(wanted(host, price), approvals.until()).unwrap();
+            approvals.draft(waiting.id, Duration::from_secs(lasts)).map(|(_, approval)| approval)
+        };
+        approvals.apply(draft("a.example", 1, 600).unwrap());
+        approvals.apply(draft("a.example", 2, 600).unwrap());
+        assert_eq!(approvals.standing().len(), 1, "the second one has replaced the first");
+        let others = [draft("b.example", 1, 600), draft("a.example", 3, 60)];
+        assert!(others.iter().all(|other| matches!(other, Err(ApprovalError::TooMany { limit: 1 }))));
+    }
 }

@@ -57,10 +57,12 @@ impl StandingApproval {
         AssetId::token(&self.network, &self.token)
     }
 
-    /// Whether `other` is about the same payments.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    /// Whether it takes the place of the earlier `other`: both are about the same payments, and `other` does not cover the
+    /// cheaper ones for longer.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
         let key = |one: &Self| (one.host.clone(), one.payee, one.network.clone(), one.token.clone());
-        key(self) == key(other)
+        let lasts_longer = other.until > self.until && other.max_price < self.max_price;
+        key(self) == key(other) && !lasts_longer
     }
 
     fn covers(&self, host: &str, terms: &Terms, asset: &Token, now: u64) -> bool {
@@ -100,9 +102,9 @@ impl StandingApprovals {
         }
     }
 
-    /// Adds one, in place of an earlier one about the same payments.
+    /// Adds one, in place of those that it replaces.
     pub(super) fn insert(&mut self, approval: StandingApproval) {
-        self.list.retain(|other| !other.is_like(&approval));
+        self.list.retain(|other| !approval.replaces(other));
         self.list.push(approval);
     }
 
@@ -172,6 +174,20 @@ mod tests {
         let ends = StandingApproval { id: 8, host: "b".to_owned(), until: later - 1, ..approval() };
         let standing = StandingApprovals::new(vec![ends, recorded.clone()]);
         assert_eq!(standing.current(), [recorded]);
+    }
+
+    #[test]
+    fn a_later_one_for_a_higher_price_ends_no_earlier_one_that_lasts_longer() {
+        let until = unix_time() + 1000;
+        let long = StandingApproval { until, ..approval() };
+        let mut standing = StandingApprovals::new(vec![long.clone()]);
+        let short = StandingApproval { id: 8, max_price: 200.into(), until: until - 1, ..long.clone() };
+        standing.insert(short.clone());
+        assert_eq!(standing.current(), [long.clone(), short]);
+        // That of one which covers the same for longer has no use.
+        let both = StandingApproval { id: 9, max_price: 200.into(), ..long };
+        standing.insert(both.clone());
+        assert_eq!(standing.current(), [both]);
     }
 
     #[test]

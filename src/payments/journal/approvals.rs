@@ -23,8 +23,8 @@ impl Journal {
         read().map_err(|source| self.failed(source))
     }
 
-    /// Records a standing approval in place of an earlier one about the same payments, and returns its ID. Removes those
-    /// that have ended by `now`, in seconds since 1970.
+    /// Records a standing approval in place of those that it replaces, and returns its ID. Removes those that have ended by
+    /// `now`, in seconds since 1970.
     ///
     /// # Errors
     /// SQLite cannot write it.
@@ -34,14 +34,14 @@ impl Journal {
         now: u64,
     ) -> Result<u64, JournalError> {
         let StandingApproval { host, payee, network, token, max_price, since, until, .. } = approval;
+        let earlier = self.standing_approvals()?;
         let path = self.path.clone();
         let mut write = || {
             let transaction = self.connection.transaction()?;
-            transaction.execute(
-                "DELETE FROM approval
-                    WHERE until <= ?5 OR host = ?1 AND payee = ?2 AND network = ?3 AND token = ?4",
-                params![host, payee.to_string(), network, token, now as i64],
-            )?;
+            let is_over = |other: &&StandingApproval| other.until <= now || approval.replaces(other);
+            for other in earlier.iter().filter(is_over) {
+                transaction.execute("DELETE FROM approval WHERE id = ?1", [other.id as i64])?;
+            }
             transaction.execute(
                 "INSERT INTO approval (host, payee, network, token, max_price, since, until)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

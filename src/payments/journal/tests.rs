@@ -173,9 +173,13 @@ fn standing_approvals_are_there_after_reopening_and_their_ids_are_not_reused() {
     let with_id = |id, approval| StandingApproval { id, ..approval };
     assert_eq!(journal.standing_approvals().unwrap(), [with_id(2, given("b", 2)), with_id(3, given("a", 3))]);
     assert!(journal.revoke_approval(3).unwrap() && !journal.revoke_approval(3).unwrap());
-    // At 100, the other one has ended.
-    assert_eq!(journal.add_approval(&given("c", 4), 100).unwrap(), 4);
-    assert_eq!(journal.standing_approvals().unwrap(), [with_id(4, given("c", 4))]);
+    // The earlier one lasts longer.
+    let short = StandingApproval { until: 99, ..given("b", 20) };
+    assert_eq!(journal.add_approval(&short, 5).unwrap(), 4);
+    assert_eq!(journal.standing_approvals().unwrap(), [with_id(2, given("b", 2)), with_id(4, short)]);
+    // At 100, the others have ended.
+    assert_eq!(journal.add_approval(&given("c", 4), 100).unwrap(), 5);
+    assert_eq!(journal.standing_approvals().unwrap(), [with_id(5, given("c", 4))]);
 }
 
 #[test]
