@@ -783,8 +783,7 @@ async fn open_key(
         SignerSource::Given(signer) => signer,
         SignerSource::Configured(wallet) => Arc::new(unlock(wallet, &config.state_dir).await?),
     };
-    let reserve = |directory: &PathBuf| KeyLock::reserve(directory, signer.address(), &config.state_dir);
-    let key_lock = config.runtime_dir.as_ref().map(reserve).transpose()?.flatten();
+    let key_lock = KeyLock::reserve(&config.key_locks, signer.address(), &config.state_dir)?;
     Ok((signer, key_lock))
 }
 

@@ -43,7 +43,7 @@ impl ConfigArgs {
         if let Some(directory) = &self.state_dir {
             config.state_dir = std::path::absolute(directory)?;
         }
-        config.runtime_dir = key_locks();
+        config.key_locks = key_locks();
         Ok(config)
     }
 
@@ -135,12 +135,17 @@ pub(super) fn default_file() -> Option<PathBuf> {
     Some(directory.join(DEFAULT_FILE))
 }
 
-/// Where a process reserves its key. Set to a path that is not absolute, the variable switches that off.
-fn key_locks() -> Option<PathBuf> {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_absolute()),
-        None => path_in("XDG_STATE_HOME").or_else(|| Some(path_in("HOME")?.join(".local/state"))),
+/// Where a process reserves its key: with the user's state, as only some processes of a user have a runtime directory, and
+/// there. Set to a path that is not absolute, XDG_RUNTIME_DIR switches that off.
+fn key_locks() -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    if runtime.as_ref().is_some_and(|path| !path.is_absolute()) {
+        return Vec::new();
     }
+    // Without HOME, the one of the user database.
+    let home = || std::env::home_dir().filter(|home| home.is_absolute());
+    let state = path_in("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")));
+    state.into_iter().chain(runtime).collect()
 }
 
 /// The absolute path that a variable contains.

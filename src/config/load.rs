@@ -150,10 +150,9 @@ pub struct Config {
     pub connect_ports: PortSet,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
-    /// Where a process reserves its key, so that no two of the user pay with the same one. The program sets it to
-    /// `XDG_RUNTIME_DIR` or, without that, to the directory for the user's state; the library reserves nothing unless its
-    /// caller sets it.
-    pub runtime_dir: Option<PathBuf>,
+    /// Where a process reserves its key, so that no two of the user pay with the same one. The program sets it to the directory
+    /// for the user's state and to `XDG_RUNTIME_DIR`; the library reserves nothing unless its caller sets it.
+    pub key_locks: Vec<PathBuf>,
     /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,
     /// The blockchain that holds the channels; present only if `wallet` is.
@@ -398,7 +397,7 @@ impl Config {
         config.is_tls = self.is_tls;
         config.usual_listen = self.usual_listen;
         config.state_dir.clone_from(&self.state_dir);
-        config.runtime_dir.clone_from(&self.runtime_dir);
+        config.key_locks.clone_from(&self.key_locks);
         let (changed, needs_restart) = differences.into_iter().partition(|key| reload::applies(key));
         Ok(ReloadedConfig { config, changed, needs_restart })
     }
@@ -647,7 +646,7 @@ fn assemble(source: &ConfigSource, base: &BasePaths, issues: &Issues) -> Option<
         usual_listen: listen,
         is_tls: tls.is_some(),
         tls,
-        runtime_dir: None,
+        key_locks: Vec::new(),
         metrics_listen,
         allow_remote,
         auth,

@@ -49,6 +49,7 @@ impl Proxy {
             .arg(directory.path().join("proxy.toml"))
             // Wallets are locked there, and two programs have the same.
             .env("XDG_RUNTIME_DIR", directory.path())
+            .env("XDG_STATE_HOME", directory.path())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(directory.path().join("log"))?)
             .kill_on_drop(true)
