@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use super::endpoints::{
     ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, DASHBOARD, DECIDE, DENIED, DashboardLink, FREEZE, HOLDS,
     OPERATE, OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD, RESUME, REVOKE, RUN, RUN_END,
-    RUN_REPORT, ReloadReport, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
+    RUN_REPORT, ReloadReport, RunName, RunOpened, RunRequest, SET_ALLOWANCE, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{
@@ -248,9 +248,9 @@ impl Session {
 ///
 /// # Errors
 /// The request failed, or there is no such run.
-pub async fn end_run(path: &Path, id: u64) -> Result<Option<SpendingReport>, AdminError> {
+pub async fn end_run(path: &Path, name: RunName) -> Result<Option<SpendingReport>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    let body = json(&RunNumber { id })?;
+    let body = json(&name)?;
     within(OPERATE_WITHIN, ask(stream, Method::POST, RUN_END, body)).await.map(Some)
 }
 
@@ -258,9 +258,9 @@ pub async fn end_run(path: &Path, id: u64) -> Result<Option<SpendingReport>, Adm
 ///
 /// # Errors
 /// The same.
-pub async fn run_report(path: &Path, id: u64) -> Result<Option<SpendingReport>, AdminError> {
+pub async fn run_report(path: &Path, name: RunName) -> Result<Option<SpendingReport>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    let body = json(&RunNumber { id })?;
+    let body = json(&name)?;
     within(ANSWER_WITHIN, ask(stream, Method::POST, RUN_REPORT, body)).await.map(Some)
 }
 

@@ -1,7 +1,9 @@
 //! The requests that the admin socket accepts.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -99,13 +101,15 @@ pub struct RunRequest {
     /// Whether its requests reach only what those of other machines do.
     #[serde(default)]
     pub is_confined: bool,
+    /// The run that the process has been started in.
+    pub within: Option<RunName>,
 }
 
 /// A run that was opened.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct RunOpened {
-    /// Its number.
-    pub id: u64,
+    /// What its programs call it.
+    pub name: RunName,
     /// The address of its port.
     pub listen: SocketAddr,
 }
@@ -121,10 +125,35 @@ pub struct ReloadReport {
     pub warnings: Vec<String>,
 }
 
-/// Names a run.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct RunNumber {
-    pub(super) id: u64,
+/// Names a run, also after the proxy was restarted: the next one has a run of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunName {
+    /// Its number at the proxy.
+    pub number: u64,
+    /// The proxy: a random number.
+    pub proxy: u64,
+}
+
+/// A text that is not the name of a run.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("not the name of a run, such as 1-0123456789abcdef")]
+pub struct NotARunName;
+
+impl fmt::Display for RunName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{:016x}", self.number, self.proxy)
+    }
+}
+
+impl FromStr for RunName {
+    type Err = NotARunName;
+
+    fn from_str(text: &str) -> Result<Self, NotARunName> {
+        let (number, proxy) = text.split_once('-').ok_or(NotARunName)?;
+        let number = number.parse().map_err(|_| NotARunName)?;
+        let proxy = u64::from_str_radix(proxy, 16).map_err(|_| NotARunName)?;
+        Ok(Self { number, proxy })
+    }
 }
 
 /// Returns the payments that wait for approval.

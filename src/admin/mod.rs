@@ -19,7 +19,7 @@ pub use client::{
 pub use client_count::ClientCount;
 #[cfg(feature = "mcp")]
 pub use endpoints::RunOpened;
-pub use endpoints::{CaLocation, DashboardLink, ReloadReport, RunRequest, Status};
+pub use endpoints::{CaLocation, DashboardLink, ReloadReport, RunName, RunRequest, Status};
 pub use links::LinkIssuer;
 pub use obstacles::ObstacleSource;
 pub use reloads::{ReloadOrder, ReloadRefused, Reloads};

@@ -28,13 +28,13 @@ use super::client_count::ClientCount;
 use super::endpoints::{
     ALLOWANCE, APPROVALS, BUDGETS, CHANNELS, CaLocation, DASHBOARD, DECIDE, DENIED, FREEZE, HOLDS,
     MAX_REQUEST, NamedObstacle, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN, PLAN_ALLOWANCE, RELOAD,
-    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, SET_ALLOWANCE, STATUS,
+    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunName, RunOpened, RunRequest, SET_ALLOWANCE, STATUS,
     StandingId, Status,
 };
 use super::links::LinkIssuer;
 use super::obstacles::ObstacleSource;
 use super::reloads::Reloads;
-use super::runs::{RunEntry, RunRefused, Runs};
+use super::runs::{RunRefused, Runs};
 use super::socket;
 use crate::channels::{AllowanceName, Channels, Operation, OperationError, Permit2Allowance};
 use crate::payments::{Obstacle, SpendingReport};
@@ -205,8 +205,8 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
     let payments = state.channels.payments();
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => {
-            let bill = payments.run_report(&run.account);
-            let (listen, is_tls, is_frozen) = (run.address, false, payments.is_frozen());
+            let bill = payments.run_report(&run);
+            let (listen, is_tls, is_frozen) = (run.port(), false, payments.is_frozen());
             let (never_pays, ca, unsupported) = (false, state.listen.ca.get().cloned(), Vec::new());
             let (certificate, obstacles) = (None, Vec::new());
             json(&Status {
@@ -221,15 +221,15 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
                 unsupported,
             })
         }
-        (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
+        (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
             Ok(request) => state.run(request, peer).await,
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
-        (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunNumber>(body).await {
-            Ok(RunNumber { id }) => match state.runs.entry(id) {
-                Some(own) if id == run.account.id() || own.is_of(peer) => {
-                    state.run_report(id, path == RUN_END).await
+        (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunName>(body).await {
+            Ok(name) => match state.runs.find(name) {
+                Some(own) if own.id() == run.id() || (peer.is_some() && own.root() == peer) => {
+                    state.run_report(name, path == RUN_END).await
                 }
                 _ => plain(StatusCode::FORBIDDEN, "this is not the run that the program belongs to"),
             },
@@ -248,8 +248,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
             Ok(request) => state.run(request, peer).await,
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
-        (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunNumber>(body).await {
-            Ok(RunNumber { id }) => state.run_report(id, path == RUN_END).await,
+        (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunName>(body).await {
+            Ok(name) => state.run_report(name, path == RUN_END).await,
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
         (&Method::GET, CHANNELS) => match channels.payments().list().await {
@@ -364,7 +364,7 @@ impl AdminState {
             }
             Err(error) => return plain(StatusCode::CONFLICT, &error.to_string()),
         };
-        let opened = RunOpened { id: run.account().id(), listen: run.address() };
+        let opened = RunOpened { name: run.name(), listen: run.address() };
         let line = match serde_json::to_vec(&opened) {
             Ok(line) => Bytes::from([&line[..], b"\n"].concat()),
             Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -382,8 +382,8 @@ impl AdminState {
 
 impl AdminState {
     /// What was paid for a run. If `is_over`, ends it first, and waits until none of its payments is in flight.
-    async fn run_report(&self, id: u64, is_over: bool) -> Response<AnswerBody> {
-        let Some(RunEntry { account, .. }) = self.runs.entry(id) else {
+    async fn run_report(&self, name: RunName, is_over: bool) -> Response<AnswerBody> {
+        let Some(account) = self.runs.find(name) else {
             return plain(StatusCode::CONFLICT, "the run is over");
         };
         if is_over {

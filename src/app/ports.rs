@@ -13,7 +13,7 @@ use super::interception::SharedCa;
 use crate::admin::{RunOrder, RunPort, RunRefused, RunRequest};
 use crate::config;
 use crate::config::{AuthRequirement, Config};
-use crate::payments::{Payments, RunAccount, RunTerms};
+use crate::payments::{Payments, RunAccount, RunPlace, RunTerms};
 use crate::proxy;
 use crate::proxy::Acceptor;
 use crate::proxy::authenticate::AuthenticateLayer;
@@ -117,11 +117,8 @@ impl Served<'_> {
             };
             let Some(RunOrder { request, root, parent, reply }) = order else { return };
             let port = self.run((request, root, parent), &payments, since, shutdown).await;
-            // If the run has ended meanwhile, its port closes.
-            if let Err(Ok(RunPort { account, shutdown, .. })) = reply.send(port) {
-                account.close();
-                shutdown.begin();
-            }
+            // If the run has ended meanwhile, its port closes as it is dropped.
+            let _ = reply.send(port);
         }
     }
 
@@ -141,12 +138,12 @@ impl Served<'_> {
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
         let acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let (address, shutdown) = (acceptor.address(), shutdown.part());
-        let account = payments.open_run(terms, root, parent);
+        let account = payments.open_run(terms, RunPlace { parent, root, port: address });
         let settings =
             proxy::ProxySettings { run: Some(Arc::clone(&account)), is_confined, ..self.settings.clone() };
         let service = self.proxy(address, (None, None), since);
         shutdown.spawn_watchful(proxy::serve(acceptor, service, settings, shutdown.clone()));
-        Ok(RunPort { address, account, shutdown })
+        Ok(RunPort { account, shutdown })
     }
 }
 

@@ -10,6 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
+use crate::admin::RunName;
+
 /// A variable and its value.
 pub(super) type Variable = (&'static str, OsString);
 
@@ -23,7 +27,7 @@ pub(super) const NODE: &str = "NODE_USE_ENV_PROXY";
 pub(super) const CONFIG: &str = "TOLLPASS_CONFIG";
 /// The state directory.
 pub(super) const STATE_DIR: &str = "TOLLPASS_STATE_DIR";
-/// The number of the run that a program belongs to.
+/// The name of the run that a program belongs to.
 pub(super) const RUN: &str = "TOLLPASS_RUN";
 /// Each replaces the root certificates of a program: OpenSSL and programs based on it, Go, Rust; curl; Python's
 /// requests and httplib2; git; pip; the AWS and Google Cloud tools; cargo; Nix; gRPC; npm and pnpm, whose cafile setting
@@ -110,10 +114,18 @@ pub(super) fn variables(
     variables
 }
 
-/// The number of the run that this process belongs to, if it belongs to one.
-pub(super) fn run_number() -> Option<Result<u64, std::num::ParseIntError>> {
-    let number = std::env::var_os(RUN).filter(|number| !number.is_empty())?;
-    Some(number.to_string_lossy().parse())
+/// Whether this process belongs to a run.
+pub(super) fn is_in_run() -> bool {
+    std::env::var_os(RUN).is_some_and(|name| !name.is_empty())
+}
+
+/// The run that this process belongs to, if it belongs to one.
+///
+/// # Errors
+/// The variable was changed, or set by another version.
+pub(super) fn surrounding_run() -> anyhow::Result<Option<RunName>> {
+    let name = std::env::var_os(RUN).filter(|name| !name.is_empty());
+    name.map(|name| name.to_string_lossy().parse()).transpose().with_context(|| format!("cannot use {RUN}"))
 }
 
 /// The address for clients on this machine, if the proxy listens on all addresses.

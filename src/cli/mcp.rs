@@ -34,6 +34,7 @@ use tokio::time::{sleep, timeout};
 
 use super::client_args::ClientArgs;
 use super::config_args::{ConfigArgs, not_running};
+use super::environment::surrounding_run;
 use super::parse::duration;
 use crate::admin;
 use crate::admin::{RunOpened, RunRequest};
@@ -88,14 +89,15 @@ pub async fn run(args: McpArgs) -> anyhow::Result<()> {
     if status.never_pays {
         bail!("the running proxy has no [wallet], so that there is nothing to spend; see `tollpass init`");
     }
+    let within = surrounding_run()?;
     let open = async |budget: Option<String>| {
-        let request = RunRequest { budget, lasts_ms: None, is_confined: true };
+        let request = RunRequest { budget, lasts_ms: None, is_confined: true, within };
         admin::open_run(&socket, &request).await?.ok_or_else(|| not_running(&socket))
     };
     let paying = open(Some(args.budget.clone())).await?;
     // Over from the start, it never pays.
     let inspecting = open(None).await?;
-    admin::end_run(&socket, inspecting.opened.id).await?;
+    admin::end_run(&socket, inspecting.opened.name).await?;
     let user = args.client.user(&config, paying.opened.listen)?.map(|user| {
         let decoded = percent_decode_str(&user).collect::<Vec<u8>>();
         format!("Basic {}", BASE64_STANDARD.encode(decoded))
@@ -258,7 +260,7 @@ impl PaidTools {
     /// What was paid, and what is left of the budgets of the tools.
     async fn spending(&self) -> Result<Value, String> {
         let gone = || "the proxy has stopped".to_owned();
-        let report = admin::run_report(&self.socket, self.paying.id).await;
+        let report = admin::run_report(&self.socket, self.paying.name).await;
         let report = report.map_err(|error| error.to_string())?.ok_or_else(gone)?;
         let budgets = admin::budgets(&self.socket).await;
         let budgets = budgets.map_err(|error| error.to_string())?.ok_or_else(gone)?;

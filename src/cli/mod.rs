@@ -217,10 +217,11 @@ impl Command {
             | Self::Freeze(_)
             | Self::Thaw(_)
             | Self::Resume(_)
-            | Self::Reload(_) => true,
+            | Self::Reload(_)
+            // Beside the run, it would pay without its limits.
+            | Self::Serve(_) => true,
             Self::Budget(args) => args.command.is_some(),
-            Self::Serve(_)
-            | Self::Run(_)
+            Self::Run(_)
             | Self::Report(_)
             | Self::Env(_)
             | Self::Init(_)
@@ -276,7 +277,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::keep_secrets();
     process::raise_descriptors();
     // Also without a running proxy, which would refuse it.
-    if arguments.command.operates() && environment::run_number().is_some() {
+    if arguments.command.operates() && environment::is_in_run() {
         bail!(
             "programs within `tollpass run` cannot operate tollpass ({} is set); `tollpass report` shows and ends their own \
              report",

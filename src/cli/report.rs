@@ -1,10 +1,10 @@
 //! `tollpass report`: what the surrounding `tollpass run` has cost so far, for its command.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::config_args::{ConfigArgs, not_running};
-use super::environment::{RUN, run_number};
+use super::environment::surrounding_run;
 use super::output::print;
 use super::run::Statement;
 use crate::admin;
@@ -35,14 +35,13 @@ pub struct ReportArgs {
 
 /// Prints the report.
 pub async fn run(args: ReportArgs) -> anyhow::Result<()> {
-    let Some(number) = run_number() else {
+    let Some(name) = surrounding_run()? else {
         bail!("not inside a `tollpass run`; start the program with `tollpass run -- COMMAND`");
     };
-    let number = number.with_context(|| format!("{RUN} is not the number of a run"))?;
     let socket = args.place.socket()?;
     let report = match args.end {
-        true => admin::end_run(&socket, number).await?,
-        false => admin::run_report(&socket, number).await?,
+        true => admin::end_run(&socket, name).await?,
+        false => admin::run_report(&socket, name).await?,
     };
     let statement = Statement::complete(report.ok_or_else(|| not_running(&socket))?);
     if args.json {

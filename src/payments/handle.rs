@@ -31,7 +31,7 @@ use super::pauses::{HostPauses, PausedHost, ResumeError};
 use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::report::SpendingReport;
-use super::run_account::{RunAccount, RunTerms};
+use super::run_account::{RunAccount, RunPlace, RunTerms};
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
@@ -551,19 +551,13 @@ impl Payments {
         SpendingReport { from: self.engine.payer.get().and_then(Wallet::account), ..spending.report() }
     }
 
-    /// An account for the run of the `tollpass run` process `root`, within the run `parent`: it counts what is paid for its
-    /// requests, and limits that.
+    /// An account for a run: it counts what is paid for its requests, and limits that.
     #[must_use]
-    pub fn open_run(
-        &self,
-        terms: RunTerms,
-        root: Option<i32>,
-        parent: Option<Arc<RunAccount>>,
-    ) -> Arc<RunAccount> {
+    pub fn open_run(&self, terms: RunTerms, place: RunPlace) -> Arc<RunAccount> {
         let id = self.next_run.fetch_add(1, Ordering::Relaxed);
         let spending = SpendingTotals::new(self.report_payees, unix_millis());
         let engine = Arc::clone(&self.engine);
-        let run = Arc::new(RunAccount::open(id, (parent, root), terms, spending, engine));
+        let run = Arc::new(RunAccount::open(id, place, terms, spending, engine));
         let mut runs = lock(&self.runs);
         runs.retain(|run| run.strong_count() > 0);
         runs.push(Arc::downgrade(&run));

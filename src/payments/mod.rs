@@ -16,6 +16,8 @@ mod doubts;
 mod error;
 mod freed;
 mod handle;
+#[cfg(all(test, target_os = "linux"))]
+mod idle;
 pub mod journal;
 mod kept_signatures;
 mod lease;
@@ -46,6 +48,8 @@ pub use closing_signatures::ClosingSignature;
 pub use consultant::Consultant;
 pub use error::ChannelAccessError;
 pub use handle::Payments;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use idle::idle;
 pub use lease::{Lease, Undelivered};
 pub use ledger::{LedgerBounds, LedgerKey, LedgerWatch, PaidRequest};
 pub use listing::{ListedChannel, ListedHold, Listing};
@@ -54,6 +58,6 @@ pub use open_runs::OpenRuns;
 pub use pauses::PausedHost;
 pub use readiness::Obstacle;
 pub use report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally};
-pub use run_account::{RunAccount, RunTerms};
+pub use run_account::{RunAccount, RunPlace, RunTerms};
 pub use startup::Startup;
 pub use unsupported::UnsupportedOffers;

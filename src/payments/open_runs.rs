@@ -21,6 +21,18 @@ impl OpenRuns {
         self.0.is_empty()
     }
 
+    /// The one with this number.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<Arc<RunAccount>> {
+        self.0.iter().find(|run| run.id() == id).cloned()
+    }
+
+    /// Whether `run` is within all of them, so that every program may spend in it.
+    #[must_use]
+    pub fn are_around(&self, run: &RunAccount) -> bool {
+        self.0.iter().all(|other| run.is_within(other))
+    }
+
     /// The innermost run that a process belongs to.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What is paid for one `tollpass run`, and what it may still spend.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,20 +21,28 @@ use crate::protocol::refusal::RunOver;
 #[derive(Debug)]
 pub struct RunAccount {
     id: u64,
-    /// The run that it is within.
-    parent: Option<Arc<Self>>,
+    place: RunPlace,
     budget: Option<BudgetRef>,
     /// How long it may spend, and when that is over by the running clock.
     lasts: Option<(Duration, Duration)>,
     has_ended: AtomicBool,
-    /// The `tollpass run` process, from which its programs descend; `None` if the system does not tell.
-    root: Option<i32>,
-    /// Whether that process has left.
+    /// Whether the `tollpass run` process has left.
     is_closed: AtomicBool,
     spending: Arc<Mutex<SpendingTotals>>,
     /// How many of its requests wait for a payment or hold one.
     purchases: watch::Sender<usize>,
     engine: Arc<SharedEngine>,
+}
+
+/// Which programs a run has, and what it is a part of.
+#[derive(Clone, Debug)]
+pub struct RunPlace {
+    /// The run that it is within.
+    pub parent: Option<Arc<RunAccount>>,
+    /// The `tollpass run` process, from which its programs descend; `None` if the system does not tell.
+    pub root: Option<i32>,
+    /// The address of its port.
+    pub port: SocketAddr,
 }
 
 /// What a run may spend, in addition to all other limits.
@@ -52,7 +61,7 @@ pub(super) struct RunPurchase(Arc<RunAccount>);
 impl RunAccount {
     pub(super) fn open(
         id: u64,
-        (parent, root): (Option<Arc<Self>>, Option<i32>),
+        place: RunPlace,
         terms: RunTerms,
         spending: SpendingTotals,
         engine: Arc<SharedEngine>,
@@ -65,12 +74,11 @@ impl RunAccount {
         });
         Self {
             id,
-            parent,
+            place,
             budget,
             // A time beyond every clock is over never.
             lasts: lasts.and_then(|time| Some((time, running().checked_add(time)?))),
             has_ended: AtomicBool::new(false),
-            root,
             is_closed: AtomicBool::new(false),
             spending: Arc::new(Mutex::new(spending)),
             purchases: watch::Sender::new(0),
@@ -87,7 +95,20 @@ impl RunAccount {
     /// The `tollpass run` process.
     #[must_use]
     pub fn root(&self) -> Option<i32> {
-        self.root
+        self.place.root
+    }
+
+    /// The address of its port.
+    #[must_use]
+    pub fn port(&self) -> SocketAddr {
+        self.place.port
+    }
+
+    /// Whether a program of `other` takes nothing out of that by spending in this one: they are the same, this one is within
+    /// it, or one process has opened both for its programs.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.chain().any(|run| run.id == other.id || (run.root().is_some() && run.root() == other.root()))
     }
 
     /// Whether the `tollpass run` process has not left.
@@ -103,7 +124,7 @@ impl RunAccount {
 
     /// The run, and those that it is within, the innermost first.
     pub(super) fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |run| run.parent.as_deref())
+        std::iter::successors(Some(self), |run| run.place.parent.as_deref())
     }
 
     /// The budgets of a request of the run, in addition to others.

@@ -92,7 +92,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST")]
     pub no_proxy: Vec<OsString>,
     /// The most that COMMAND may cost, such as "1 USDC", "$1" or "1000 units of RDN", in addition to all other limits
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
     pub budget: Option<String>,
     /// How long COMMAND may spend, such as "1h"; after that, nothing is paid for it
     #[arg(long = "for", value_name = "TIME", value_parser = duration, allow_hyphen_values = true)]
@@ -127,7 +127,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     args.client.user(&config, (Ipv4Addr::LOCALHOST, 0).into())?;
     // Longer than any command can run.
     let lasts_ms = args.lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    let request = RunRequest { budget: args.budget.clone(), lasts_ms, is_confined: false };
+    let within = environment::surrounding_run()?;
+    let request = RunRequest { budget: args.budget.clone(), lasts_ms, is_confined: false, within };
     let proxy = Proxy::find_or_start(config.clone(), &request).await?;
     let user = args.client.user(&config, proxy.address())?;
     let trust = trust::files(&config, proxy.running().await.as_ref(), |name| std::env::var_os(name))?;
@@ -139,8 +140,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     // The port of a run is on loopback and speaks no TLS.
     let place = ProxyPlace::plain(proxy.address());
     let mut variables = environment::variables(&place, user, trust.as_ref(), &args.no_proxy, present);
-    if let Some(number) = proxy.number() {
-        variables.push((environment::RUN, number.to_string().into()));
+    if let Some(name) = proxy.name() {
+        variables.push((environment::RUN, name.to_string().into()));
     }
     // Its own `tollpass` commands find the same proxy.
     if let Some(path) = args.config.file() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::bail;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -12,7 +13,7 @@ use super::bill::Statement;
 use super::say::say;
 use super::signals::SignalListener;
 use crate::admin;
-use crate::admin::{AdminError, ClientCount, OpenRun, RunRequest, Session, Status};
+use crate::admin::{AdminError, ClientCount, OpenRun, RunName, RunRequest, Session, Status};
 use crate::app;
 use crate::app::{App, StartError};
 use crate::chain::WalletSigner;
@@ -77,6 +78,13 @@ impl Proxy {
                 Err(error) => return Err(error.into()),
                 Ok(None) => {}
             }
+            // A proxy of its own would pay beyond the limits of that run.
+            if let Some(within) = request.within {
+                bail!(
+                    "the proxy of the surrounding `tollpass run` ({within}) has stopped, so that nothing is paid for this one \
+                     either; start the command outside of it"
+                );
+            }
             // Before the command starts: this may prompt for the password, and a wrong one ends `run` here.
             if let (None, Some(wallet)) = (&signer, &config.wallet) {
                 signer = Some(Arc::new(app::unlock(wallet.clone(), &config.state_dir).await?));
@@ -101,12 +109,12 @@ impl Proxy {
         }
     }
 
-    /// The number of the run; `None` without a wallet.
-    pub(super) fn number(&self) -> Option<u64> {
+    /// What programs call the run; `None` without a wallet.
+    pub(super) fn name(&self) -> Option<RunName> {
         match self {
-            Self::Running { session, .. } => Some(session.opened.id),
+            Self::Running { session, .. } => Some(session.opened.name),
             Self::Plain(_) => None,
-            Self::Own(own) => own.paying.as_ref().map(|paying| paying.run.account().id()),
+            Self::Own(own) => own.paying.as_ref().map(|paying| paying.run.name()),
         }
     }
 
@@ -136,8 +144,8 @@ impl Proxy {
             Self::Plain(_) => Statement::complete(SpendingReport::default()),
             Self::Running { socket, session } => {
                 let report = tokio::select! {
-                    report = admin::end_run(&socket, session.opened.id) => report,
-                    () = signals.stop() => admin::run_report(&socket, session.opened.id).await,
+                    report = admin::end_run(&socket, session.opened.name) => report,
+                    () = signals.stop() => admin::run_report(&socket, session.opened.name).await,
                 };
                 match report {
                     Ok(Some(report)) => Statement::complete(report),

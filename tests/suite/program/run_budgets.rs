@@ -114,6 +114,16 @@ async fn beyond_the_budget_each_way_in_gets_the_sellers_402_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_budget_that_is_no_amount_is_told_before_the_command_runs() {
+    let scene = Scene::open().await;
+    for budget in ["-1", "-1 TOY", "much"] {
+        let ran = ended(scene.run(&["--budget", budget], &["echo", "ran"])).await;
+        assert_eq!((ran.status.code(), &*ran.out), (Some(125), ""), "{ran:?}");
+        assert!(ran.errors.starts_with("tollpass: --budget: "), "{ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn after_its_time_nothing_is_paid() {
     let scene = with_budget().await;
     let url = scene.url("/paid");

@@ -118,6 +118,69 @@ async fn requests_to_other_ports_of_the_proxy_count_in_the_run() {
     serving.ended().await;
 }
 
+/// A program may learn of the port of another run, or of the one around its own.
+#[tokio::test]
+async fn the_port_of_another_run_pays_no_more_than_the_own_one() {
+    let scene = with_budget().await;
+    let url = scene.url("/paid");
+    let serving = scene.alice.serve(&[]).await;
+    let script = r#""$1" run --budget 2000 -- sh -c "export http_proxy=$http_proxy; $2" "$0""#;
+    let ran = ended(scene.run(&["--budget", "9000"], &["sh", "-c", script, &url, TOLLPASS, FIVE])).await;
+    assert_eq!((count(&ran.out, "200"), count(&ran.out, "402")), (2, 3), "{ran:?}");
+    assert_eq!(ran.errors.matches("tollpass: paid 2000 in 2 requests: ").count(), 2, "{ran:?}");
+    let mut other = Talk::start(scene.run(&["--budget", "9000"], &["sh", "-c", "echo $http_proxy; cat"]));
+    let port = other.hear().await;
+    let script = r#"curl -q -sS -D - -o /dev/null -x "$1" "$0"; curl -q -sS "$0""#;
+    let ran = ended(scene.run(&["--budget", "1000"], &["sh", "-c", script, &url, &port])).await;
+    assert!(ran.out.contains("HTTP/1.1 402") && ran.out.ends_with(PAID), "{ran:?}");
+    assert!(ran.out.contains("it belongs to run 4, and came to the port of run 3"), "{ran:?}");
+    // Its user may use any of them.
+    let mut curl = Command::new("curl");
+    let curl = curl.args(["-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-x", &port, &url]);
+    assert_eq!(curl.output().await.unwrap().stdout, b"200");
+    let (_, errors) = other.end().await;
+    assert!(errors.contains("tollpass: paid 1000 in 1 request: "), "{errors}");
+    assert_eq!(scene.fair.origin.total_registered(), (4 * PRICE).into());
+    serving.terminate();
+    serving.ended().await;
+}
+
+#[tokio::test]
+async fn a_program_whose_proxy_has_stopped_starts_none_of_its_own_and_joins_no_other() {
+    let scene = with_budget().await;
+    let url = scene.url("/paid");
+    let serving = scene.alice.serve(&[]).await;
+    let script = r#"echo ready
+        while read line; do "$1" run --budget 5000 -- curl -q -sS "$0"; echo $?; done
+        "$1" serve --listen 0; echo $?"#;
+    let mut talk = Talk::start(scene.run(&["--budget", "1000"], &["sh", "-c", script, &url, TOLLPASS]));
+    assert_eq!(talk.hear().await, "ready");
+    serving.terminate();
+    serving.ended().await;
+    talk.say("without one\n").await;
+    assert_eq!(talk.hear().await, "125");
+    let serving = scene.alice.serve(&[]).await;
+    // Its first run has the same number.
+    let mut other = Talk::start(scene.run(&[], &["sh", "-c", "echo ready; cat"]));
+    assert_eq!(other.hear().await, "ready");
+    talk.say("with another one\n").await;
+    assert_eq!(talk.hear().await, "125");
+    serving.terminate();
+    serving.ended().await;
+    drop(talk.child.stdin.take());
+    assert_eq!(talk.hear().await, "1");
+    let (_, errors) = talk.end().await;
+    for told in [
+        "the proxy of the surrounding `tollpass run` (1-",
+        ") is not open at the running tollpass: it is over, or belonged to another one",
+        "programs within `tollpass run` cannot operate tollpass",
+    ] {
+        assert!(errors.contains(told), "no {told} in {errors}");
+    }
+    other.end().await;
+    assert_eq!(scene.fair.origin.total_registered(), 0.into());
+}
+
 /// What a program within a run must not do, with arguments that would be valid.
 const OPERATIONS: [&str; 16] = [
     "approve 1",
