@@ -65,7 +65,7 @@ pub struct McpArgs {
     #[command(flatten)]
     pub place: ConfigArgs,
     /// The most that all calls may spend together, such as "1 USDC" or "$1"
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
     pub budget: String,
     /// Whose name and token the tools use.
     #[command(flatten)]

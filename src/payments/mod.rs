@@ -16,7 +16,8 @@ mod doubts;
 mod error;
 mod freed;
 mod handle;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod idle;
 pub mod journal;
 mod kept_signatures;
@@ -48,7 +49,8 @@ pub use closing_signatures::ClosingSignature;
 pub use consultant::Consultant;
 pub use error::ChannelAccessError;
 pub use handle::Payments;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 pub(crate) use idle::idle;
 pub use lease::{Lease, Undelivered};
 pub use ledger::{LedgerBounds, LedgerKey, LedgerWatch, PaidRequest};

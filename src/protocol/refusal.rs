@@ -492,11 +492,8 @@ pub enum Refusal {
     /// The run of the program is over, or its time is.
     #[error("the `tollpass run` of the program pays nothing any more: {0}")]
     RunOver(RunOver),
-    /// It is not known whether the program belongs to a run.
-    #[error(
-        "cannot find out whether the program belongs to a `tollpass run`, in whose budget the payment would count ({0}): send \
-         the request again, or once no run is open"
-    )]
+    /// It is not known whether the program belongs to a run, or it uses the port of another one.
+    #[error("cannot tell in the budget of which `tollpass run` the payment would count: {0}")]
     UnknownRun(Box<str>),
     /// The user wants nothing to be signed.
     #[error("tollpass is frozen and signs nothing; run `tollpass thaw`")]

@@ -21,13 +21,13 @@ use crate::payments::{OpenRuns, RunAccount};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnknownRun {
     /// Its socket is not found.
-    #[error(transparent)]
+    #[error("{0}; send the request again, or once no run is open")]
     Socket(#[from] OwnerError),
     /// The processes of this machine do not show it.
-    #[error("cannot look for its process: {0}")]
+    #[error("cannot look for its process: {0}; send the request again, or once no run is open")]
     Processes(io::Error),
     /// Its port is that of a run which its own is not within, nor the other way round.
-    #[error("it belongs to run {program}, and came to the port of run {port}")]
+    #[error("it belongs to run {program}, and came to the port of run {port}; use the port of its own run")]
     OtherPort { program: u64, port: u64 },
 }
 
@@ -212,7 +212,11 @@ mod tests {
         let refused = at(&foreign).await.unwrap_err();
         assert_eq!(
             refused.to_string(),
-            format!("it belongs to run {}, and came to the port of run {}", own.id(), foreign.id())
+            format!(
+                "it belongs to run {}, and came to the port of run {}; use the port of its own run",
+                own.id(),
+                foreign.id()
+            )
         );
     }
 
