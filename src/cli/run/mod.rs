@@ -47,10 +47,13 @@ one token or in dollars; --for ends their permission to spend after that time, b
 clock that setting the time does not change. What goes beyond is not paid: COMMAND gets
 the seller's 402 with the reason. All other limits apply, too, and what was signed stays
 counted in [[budget]] when the run has ended. Deposits in channels have limits of their
-own, in [deposit]. `tollpass budget` lists the budget of a run while it lasts. If the
-proxy stops, the run pays nothing any more. A `tollpass run` within COMMAND takes a slice:
-what it spends counts in both, and neither its --budget nor its --for exceeds the outer
-one.
+own, in [deposit]. `tollpass budget` lists the budget of a run while it lasts. A `tollpass
+run` within COMMAND takes a slice: what it spends counts in both, and neither its --budget
+nor its --for exceeds the outer one.
+
+If the proxy stops, COMMAND's port pays nothing any more, and a `tollpass run` within
+COMMAND fails. A proxy that is started later does not know the run: what COMMAND sends to
+ports of that one is paid as for any other program.
 
 COMMAND and the programs that it starts can show and end the report of their run, with
 `tollpass report`, but not operate tollpass: they cannot approve payments, freeze, thaw,
