@@ -81,6 +81,12 @@ impl Coverage {
         gaps
     }
 
+    /// Whether a payment of this range may be one that was counted. Not if it ends within what was: after a crash, two payments can
+    /// take the place of one that was never sent.
+    pub fn has_payment(&self, above: Amount, upto: Amount) -> bool {
+        self.gaps(above, upto).is_empty() && self.0.iter().any(|covered| covered.upto == upto)
+    }
+
     /// Counts what was counted later than this minute at this minute.
     pub fn count_by(&mut self, minute: u64) {
         for covered in &mut self.0 {

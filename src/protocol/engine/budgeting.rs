@@ -51,7 +51,7 @@ impl Engine {
         let range = (total.saturating_sub(price), total);
         let coverage = slot.coverage(index, each);
         let costs = self.budgets.costs(index, each, coverage, range);
-        let is_payment = coverage.is_none_or(|coverage| !coverage.gaps(range.0, range.1).is_empty());
+        let is_payment = coverage.is_none_or(|coverage| !coverage.has_payment(range.0, range.1));
         let after = slot.held(index, each, slot.channel.promised.max(total));
         let before = slot.counted(index);
         // If there is not enough for more, its own hold ends at this total.
@@ -237,15 +237,20 @@ impl Engine {
         for index in purchase.budgets.iter().copied() {
             let Some(each) = self.budgets.each(index) else { continue };
             let coverage = slot.coverage_mut(index, each);
-            let gaps = coverage.gaps(range.0, range.1);
+            let mut gaps = coverage.gaps(range.0, range.1);
+            let is_payment = !coverage.has_payment(range.0, range.1);
             let (_, changes) = self.budgets.cover(index, each, coverage, range);
             slot.unrecorded.extend(changes);
-            if !gaps.is_empty() {
+            is_covered &= gaps.iter().all(|(above, _)| *above >= promised);
+            if is_payment {
                 self.budgets.count_payment(index, true);
                 let change = Change { payments: 1, ..Change::default() };
                 slot.unrecorded.push((index, self.budgets.now(), change));
+                if gaps.is_empty() {
+                    // Ends with the purchase if that is not sent, as others do.
+                    gaps.push((total, total));
+                }
             }
-            is_covered &= gaps.iter().all(|(above, _)| *above >= promised);
             purchase.counted.extend(gaps.into_iter().map(|(above, upto)| CountedRange {
                 index,
                 above,

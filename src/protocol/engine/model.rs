@@ -12,7 +12,9 @@ use ethers_core::types::U256;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use self::authorizations::{DiskAuthorizations, MOST_OPEN, ModelAuthorizations, RETRY_WINDOW, extra_steps};
+use self::authorizations::{
+    DiskAuthorizations, MOST_OPEN, ModelAuthorizations, RETRY_WINDOW, VALIDITY, extra_steps,
+};
 use self::budgets::{ModelBudgets, budget_limits};
 use crate::chain::signer::Signer;
 use crate::protocol::budget::{BudgetKey, BudgetUnit, Window};
@@ -260,6 +262,26 @@ proptest! {
     }
 }
 
+/// Two payments in the place of one that was counted, and lost in a crash before it was sent.
+#[test]
+fn a_number_of_payments_is_kept_when_a_smaller_one_follows_a_crash() {
+    let steps = [
+        ModelStep::Demand { host: 2, shares: false, price: 20 },
+        ModelStep::Intend(0),
+        ModelStep::JobEnds(0, Job::Done),
+        ModelStep::Crash { written: 0, late: false, sent: false },
+        ModelStep::Demand { host: 2, shares: false, price: 10 },
+        ModelStep::Answer(0, How::Honest),
+        ModelStep::Answer(0, How::Honest),
+        ModelStep::Demand { host: 2, shares: false, price: 10 },
+    ];
+    let limits = Some(([None, None, None, None, None, Some(1)], [None; 6], false));
+    let mut model = Model::new(0, false, false);
+    (model.budgets, model.pace) = (ModelBudgets::new(limits, &model.account), 1);
+    steps.into_iter().for_each(|step| model.step(step));
+    model.end();
+}
+
 /// The real state: the chain, the disk, the sellers, the clients. And the engine under test.
 struct Model {
     engine: Engine,
@@ -404,6 +426,7 @@ impl Model {
                 retry_window: Duration::from_secs(RETRY_WINDOW),
                 unclear_repeats: 2,
                 open: MOST_OPEN,
+                ahead_validity: Duration::from_secs(VALIDITY),
                 ..AuthorizationLimits::default()
             },
         });

@@ -14,7 +14,7 @@ use crate::protocol::schemes;
 /// The wall clock at the start, in seconds since 1970.
 const WALL: u64 = 1_900_000_000;
 /// How long sellers want a payment to be valid, in seconds.
-const VALIDITY: u64 = 100;
+pub(super) const VALIDITY: u64 = 100;
 /// How long a purchase is not repeated, in seconds.
 pub(super) const RETRY_WINDOW: u64 = 60;
 /// How many authorizations may be open at once.
@@ -29,9 +29,13 @@ pub(super) enum ExtraStep {
         key: u8,
         price: u64,
         in_run: bool,
+        /// Whether the seller has not asked for the payment.
+        is_ahead: bool,
     },
     /// The granted payment of one ends.
     Reply(usize, SellerReply),
+    /// The seller responds to a payment that it wants another one, of this price.
+    Outdate(usize, u64),
     /// A client has its response.
     Deliver(usize),
     /// A client has not got all of its response: the seller broke off, or the client left so many seconds ago.
@@ -64,6 +68,7 @@ pub(super) fn extra_steps() -> impl Strategy<Value = Vec<(usize, ExtraStep)>> {
         2 => Just("Payment required"),
         2 => Just("invalid_exact_evm_nonce_already_used"),
         1 => Just("invalid_exact_evm_signature"),
+        1 => Just("invalid_exact_evm_payload_authorization_valid_before"),
         2 => Just("fetch failed"),
     ];
     let reply = prop_oneof![
@@ -75,8 +80,9 @@ pub(super) fn extra_steps() -> impl Strategy<Value = Vec<(usize, ExtraStep)>> {
     ];
     let clock = prop_oneof![2 => Just(0), 1 => Just(3600), 1 => Just(-3600), 1 => Just(50)];
     let step = prop_oneof![
-        12 => (0..3_u8, price(), prop::bool::weighted(0.6))
-            .prop_map(|(key, price, in_run)| ExtraStep::Buy { key, price, in_run }),
+        12 => (0..3_u8, price(), prop::bool::weighted(0.6), prop::bool::weighted(0.4))
+            .prop_map(|(key, price, in_run, is_ahead)| ExtraStep::Buy { key, price, in_run, is_ahead }),
+        3 => (index.clone(), price()).prop_map(|(which, price)| ExtraStep::Outdate(which, price)),
         12 => (index.clone(), reply).prop_map(|(which, reply)| ExtraStep::Reply(which, reply)),
         3 => index.clone().prop_map(ExtraStep::Deliver),
         3 => (index.clone(), prop::option::of(prop_oneof![Just(0_u64), 0..70_u64]))
@@ -94,10 +100,13 @@ pub(super) fn extra_steps() -> impl Strategy<Value = Vec<(usize, ExtraStep)>> {
 struct Buyer {
     key: PurchaseKey,
     price: u64,
+    is_ahead: bool,
     /// The authorization that it presents.
     granted: Option<[u8; 32]>,
     /// Whether its payment was presented by itself.
     has_presented: bool,
+    /// Whether the seller has asked for another one instead.
+    is_outdated: bool,
     /// A new authorization that it must not get, and why.
     forbidden: Option<String>,
     ended: bool,
@@ -250,7 +259,8 @@ impl Model {
 
     pub(super) fn extra_step(&mut self, step: ExtraStep) {
         match step {
-            ExtraStep::Buy { key, price, in_run } => self.buy(key, price, in_run),
+            ExtraStep::Buy { key, price, in_run, is_ahead } => self.buy(key, price, in_run, is_ahead),
+            ExtraStep::Outdate(which, price) => self.outdate(which, price),
             ExtraStep::Reply(which, reply) => self.seller_replies(which, reply),
             ExtraStep::Deliver(which) => self.deliver(which),
             ExtraStep::Lose(which, ago) => self.lose(which, ago),
@@ -266,13 +276,54 @@ impl Model {
         self.check();
     }
 
-    fn buy(&mut self, key: u8, price: u64, in_run: bool) {
-        self.next += 1;
-        let (purchase, key) = (PurchaseId(self.next), PurchaseKey([key; 32]));
+    fn buy(&mut self, key: u8, price: u64, in_run: bool, is_ahead: bool) {
+        let key = PurchaseKey([key; 32]);
         let run = self.authorizations.run.iter().filter(|_| in_run).cloned();
         let budgets: BudgetSet = self.budgets.of(0).iter().cloned().chain(run).collect();
-        let forbidden = self.forbidden(key, price);
-        let buyer = Buyer { key, price, granted: None, has_presented: false, forbidden, ended: false };
+        let forbidden = self.forbidden(key, price, 0);
+        let occasion = if is_ahead { Occasion::Ahead } else { Occasion::Asked };
+        self.demand_authorization((key, price), budgets, occasion, forbidden);
+    }
+
+    /// Only a payment that was sent ahead, and presented once, may be followed by another.
+    fn outdate(&mut self, which: usize, price: u64) {
+        let buyers = self.authorizations.buyers.iter().filter(|(_, buyer)| !buyer.is_outdated);
+        let granted: Vec<_> = buyers.filter_map(|(id, buyer)| Some((*id, buyer.granted?))).collect();
+        let Some((id, nonce)) = pick(&granted, which) else { return };
+        let signed = &self.authorizations.signed[&nonce];
+        let earlier = if self.running() < signed.until { signed.price } else { 0 };
+        self.budgets.sent(signed.first.0);
+        let buyer = self.authorizations.buyers.get_mut(&id).unwrap();
+        let was_presented = std::mem::replace(&mut buyer.has_presented, true) || nonce != nonce_of(id);
+        buyer.is_outdated = true;
+        let (key, is_ahead) = (buyer.key, buyer.is_ahead);
+        let forbidden = match was_presented || !is_ahead {
+            true => Some("another payment was presented before, or asked for".to_owned()),
+            false => self.forbidden(key, price, earlier),
+        };
+        let budgets = Arc::clone(&self.budgets.demands[&id]);
+        self.demand_authorization((key, price), budgets, Occasion::Outdated(id), forbidden);
+    }
+
+    fn demand_authorization(
+        &mut self,
+        (key, price): (PurchaseKey, u64),
+        budgets: BudgetSet,
+        occasion: Occasion,
+        forbidden: Option<String>,
+    ) {
+        self.next += 1;
+        let (purchase, is_ahead) = (PurchaseId(self.next), occasion == Occasion::Ahead);
+        let buyer = Buyer {
+            key,
+            price,
+            is_ahead,
+            granted: None,
+            has_presented: false,
+            is_outdated: false,
+            forbidden,
+            ended: false,
+        };
         self.authorizations.buyers.insert(purchase, buyer);
         self.budgets.demands.insert(purchase, Arc::clone(&budgets));
         let limit = SpendLimit {
@@ -294,16 +345,16 @@ impl Model {
             deadline,
             nonce,
             key: Some(key),
-            occasion: Occasion::Asked,
+            occasion,
         });
     }
 
-    /// Why a request for a purchase must not get an authorization of its own.
-    fn forbidden(&self, key: PurchaseKey, price: u64) -> Option<String> {
+    /// Why a request for a purchase must not get an authorization of its own. `beside` is what it has sent before.
+    fn forbidden(&self, key: PurchaseKey, price: u64, beside: u64) -> Option<String> {
         let (running, wall) = (self.running(), self.wall());
         let is_clock_right = self.authorizations.offset == 0;
         let times_set = self.authorizations.offsets.len();
-        let mut sum = price;
+        let mut sum = price + beside;
         for (nonce, other) in self.authorizations.signed.iter().filter(|(_, other)| other.key == key) {
             let why = |what: &str| Some(format!("{what}: {:?} of {}", &nonce[..8], other.price));
             match other.state {
@@ -443,6 +494,10 @@ impl Model {
     fn buyer_leaves(&mut self, which: usize) {
         let open = self.authorizations.buyers.iter().filter(|(_, buyer)| !buyer.ended);
         let Some(id) = pick(&open.map(|(id, _)| *id).collect::<Vec<_>>(), which) else { return };
+        if self.authorizations.buyers[&id].is_outdated {
+            self.buyer_ended(id);
+            return self.handle(Input::Answer(id, Outcome::InDoubt));
+        }
         self.budgets.unsent(id);
         let buyer = &self.authorizations.buyers[&id];
         // One that an earlier request has drawn may have been sent before a crash.
