@@ -263,7 +263,7 @@ pub(super) fn requirement(
     let token = address(entry.asset, "a valid token")?;
     let payee = address(entry.pay_to, "a valid payee")?;
     if payee == Address::default() || payee == token {
-        return Err(but("to a payee that nobody can spend from"));
+        return Err(but("to the token or the zero address"));
     }
     let is_other = |named: &Option<String>, known: Address| {
         named.as_ref().is_some_and(|named| named.parse::<Address>().ok() != Some(known))
