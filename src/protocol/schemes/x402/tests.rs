@@ -268,7 +268,7 @@ fn extensions_of_any_form_are_no_obstacle() {
 #[test]
 fn each_version_has_its_own_price() {
     let both = with(json!({"amount": "1000", "maxAmountRequired": "900", "network": "eip155:84532"}));
-    let [offer] = &read_v2(&[both.clone()]).unwrap()[..] else { panic!() };
+    let [offer] = &read_v2(std::slice::from_ref(&both)).unwrap()[..] else { panic!() };
     assert_eq!(offer.requirement.amount, 1000.into());
     let v1 = serde_json::to_vec(&json!({"x402Version": 1, "accepts": [both]})).unwrap();
     let headers = HeaderMap::new();
