@@ -135,17 +135,29 @@ pub(super) fn default_file() -> Option<PathBuf> {
     Some(directory.join(DEFAULT_FILE))
 }
 
-/// Where a process reserves its key: with the user's state, as only some processes of a user have a runtime directory, and
-/// there. Set to a path that is not absolute, XDG_RUNTIME_DIR switches that off.
+/// Where a process reserves its key. Set to a path that is not absolute, XDG_RUNTIME_DIR switches that off.
 fn key_locks() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
-    if runtime.as_ref().is_some_and(|path| !path.is_absolute()) {
-        return Vec::new();
-    }
     // Without HOME, the one of the user database.
     let home = || std::env::home_dir().filter(|home| home.is_absolute());
     let state = path_in("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")));
-    state.into_iter().chain(runtime).collect()
+    let usual = Path::new("/run/user").join(rustix::process::getuid().as_raw().to_string());
+    let usual = if usual.is_dir() { Some(usual) } else { None };
+    lock_directories(runtime, state, usual)
+}
+
+/// Of a login session, services and jobs of the same user, some have the user's `usual` runtime directory and some none: all
+/// meet there or with the user's `state`. Whoever sets another one wants to be apart.
+fn lock_directories(
+    runtime: Option<PathBuf>,
+    state: Option<PathBuf>,
+    usual: Option<PathBuf>,
+) -> Vec<PathBuf> {
+    match runtime {
+        Some(runtime) if !runtime.is_absolute() => Vec::new(),
+        Some(runtime) if usual.as_ref() != Some(&runtime) => vec![runtime],
+        Some(_) | None => state.into_iter().chain(usual).collect(),
+    }
 }
 
 /// The absolute path that a variable contains.
@@ -161,4 +173,24 @@ pub(super) fn not_running(socket: &Path) -> anyhow::Error {
          with --state-dir",
         directory.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_and_services_of_a_user_reserve_keys_in_a_common_place() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let (state, usual) = (path("/home/a/.local/state"), path("/run/user/7"));
+        let at = |runtime: Option<PathBuf>, usual: &Option<PathBuf>| {
+            lock_directories(runtime, state.clone(), usual.clone())
+        };
+        let both: Vec<PathBuf> = state.iter().chain(&usual).cloned().collect();
+        assert_eq!(at(usual.clone(), &usual), both);
+        assert_eq!(at(None, &usual), both, "a service beside a session");
+        assert_eq!(at(None, &None), both[..1], "a service without a session");
+        assert_eq!(at(path("/tmp/apart"), &usual), [PathBuf::from("/tmp/apart")]);
+        assert_eq!(at(path("none"), &usual), Vec::<PathBuf>::new());
+    }
 }

@@ -150,8 +150,8 @@ pub struct Config {
     pub connect_ports: PortSet,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
-    /// Where a process reserves its key, so that no two of the user pay with the same one. The program sets it to the directory
-    /// for the user's state and to `XDG_RUNTIME_DIR`; the library reserves nothing unless its caller sets it.
+    /// Where a process reserves its key, so that no two of the user pay with the same one. The program sets it to the user's
+    /// runtime directory, and the one for the user's state; the library reserves nothing unless its caller sets it.
     pub key_locks: Vec<PathBuf>,
     /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,

@@ -83,26 +83,6 @@ async fn a_key_pays_from_one_state_directory_at_a_time() {
     assert_eq!(serving.ended().await.0.code(), Some(0));
 }
 
-/// A service has no runtime directory, and a shell of the same user has one.
-#[tokio::test]
-async fn a_key_is_reserved_also_among_processes_with_and_without_a_runtime_directory() {
-    let fair = Fair::open().await;
-    let (alice, again) = (Alice::with(&fair.market, QUICK).await, Alice::without_chain(""));
-    let (state, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let state = ("XDG_STATE_HOME", text(state.path()));
-    let service = [state, ("XDG_RUNTIME_DIR", "")];
-    let shell = [state, ("XDG_RUNTIME_DIR", text(runtime.path()))];
-    let told = ["another tollpass pays with the key of", text(&alice.state_dir())].map(str::to_owned);
-    for (first, second) in [(service, shell), (shell, service)] {
-        let serving = alice.serve(&first).await;
-        // Its key is reserved once it has said that it listens.
-        let ran = run_with(&["serve", "--config", text(&again.config_path())], &second).await;
-        ran.expect_failure(&[&told[0], &told[1]]);
-        serving.terminate();
-        assert_eq!(serving.ended().await.0.code(), Some(0));
-    }
-}
-
 /// Runs Alice's proxy with a log file until that contains these words.
 async fn logs(alice: &Alice, words: &str) {
     let file = alice.directory.path().join("log");
