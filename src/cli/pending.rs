@@ -14,8 +14,8 @@ use crate::payments::PendingApproval;
 const AFTER_HELP: &str = "\
 A request waits here if its [[pay]] entry asks before it pays (ask_above, or
 payment_requested = { action = \"ask\" }, without a webhook). `tollpass approve ID` pays
-it, `tollpass deny ID` does not. A request that is not decided within limits.approval_timeout gets the
-seller's 402, and asks again when it is sent again.";
+it, `tollpass deny ID` does not. A request that is not decided within
+limits.approval_timeout gets the seller's 402, and asks again when it is sent again.";
 
 /// List the payments that wait for approval
 #[derive(Clone, Debug, Args)]

@@ -268,28 +268,28 @@ pub(super) fn warnings(path: &str, rules: &[Rule], deposit: &Deposit) -> Vec<Str
 
 /// Why entries can never pay without a `[chain]`.
 pub(super) fn unpayable(path: &str, rules: &[Rule]) -> Vec<String> {
-    let why = |rule: &Rule| {
-        match &rule.allow {
+    let told = |(index, rule): (usize, &Rule)| {
+        let why = needs_chain(&rule.allow)?;
+        Some(format!("{path}[{index}] ({}) can never pay: {why}", rule.host))
+    };
+    rules.iter().enumerate().filter_map(told).collect()
+}
+
+fn needs_chain(allow: &Allow) -> Option<String> {
+    match allow {
         Allow::Pay { max_price: PriceLimit::ChannelToken(most), .. } => {
-            let unit =
-                if most.to_string() == "1" { "1 base unit".to_owned() } else { format!("{most} base units") };
+            let units = if *most == Amount::from(1) { "base unit" } else { "base units" };
             Some(format!(
-                "{most} means {unit} of the µRaiden token, and no [chain] is configured; write an amount with a unit, such as \
-                 \"$0.05\" or \"0.05 USDC\""
+                "{most} means {most} {units} of the µRaiden token, and no [chain] is configured; write an amount with a \
+                 unit, such as \"$0.05\" or \"0.05 USDC\""
             ))
         }
-        Allow::Pay { preference, .. } if preference.requires_channels() => Some(
-            "its schemes pay from channels only, and no [chain] is configured; add one, or name other schemes"
-                .to_owned(),
-        ),
+        Allow::Pay { preference, .. } if preference.requires_channels() => {
+            let why = "its schemes pay from channels only, and no [chain] is configured; add one, or name other schemes";
+            Some(why.to_owned())
+        }
         Allow::Pay { .. } | Allow::Deny => None,
     }
-    };
-    let each = rules.iter().enumerate();
-    each.filter_map(|(index, rule)| {
-        Some(format!("{path}[{index}] ({}) can never pay: {}", rule.host, why(rule)?))
-    })
-    .collect()
 }
 
 fn rule(mut entry: Section<'_>, context: PayContext<'_>, issues: &Issues) -> Option<Rule> {
